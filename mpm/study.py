@@ -1,0 +1,348 @@
+"""The study file: regions, evidence layers, deposits and targets, and nothing about methods."""
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mpm import artefacts
+
+Kind = Literal["continuous", "categorical", "fraction", "distance"]
+# regions and targets name files
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Region(_Strict):
+    """One grid: a projected CRS in metres, square cells, bounds that are whole cells.
+
+    Attributes
+    ----------
+    crs : str
+        Anything pyproj reads, e.g. "ESRI:102008". Must be projected, in metres.
+    resolution : float
+        Cell size (m).
+    bounds : tuple of float
+        West, south, east, north (m, in `crs`).
+    area : str, optional
+        Vector file whose polygons bound the study area (land, a permit); cells outside hold no
+        evidence. By default the whole grid.
+    """
+
+    crs: str
+    resolution: float = Field(gt=0)
+    bounds: tuple[float, float, float, float]
+    area: str | None = None
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> Self:
+        west, south, east, north = self.bounds
+        if not (west < east and south < north):
+            raise ValueError(
+                "bounds must be west, south, east, north with west < east, south < north"
+            )
+        for low, high, side in [(west, east, "east-west"), (south, north, "north-south")]:
+            cells = (high - low) / self.resolution
+            if abs(cells - round(cells)) > 1e-6:
+                raise ValueError(
+                    f"{side} extent {high - low:g} m is not a whole number of "
+                    f"{self.resolution:g} m cells; change bounds or resolution"
+                )
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        west, south, east, north = self.bounds
+        return round((north - south) / self.resolution), round((east - west) / self.resolution)
+
+
+class Layer(_Strict):
+    """One evidence layer.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the study.
+    group : str
+        E.g. "geophysics", "geology"; layers of a group are drawn and explained together.
+    kind : {"continuous", "categorical", "fraction", "distance"}
+        "continuous": raster of numbers. "categorical": raster of codes, or polygons with `column`;
+        becomes one layer a class. "fraction": area share of polygons (of `classes` of `column`, if
+        given). "distance": distance (m) to the features of a vector file.
+    units : str
+        Of the file's values; "m" for distances, "1" for shares and classes.
+    file : str
+        Path below the study's data folder; "{region}" stands for the region's name.
+    band : int
+        Raster band, from 1.
+    column : str, optional
+        Attribute that holds the class.
+    classes : tuple of str or int, optional
+        Classes to keep; by default all that occur.
+    why : str
+        Why a geologist would want it for these deposits.
+    source : str
+        Who made it, with a DOI or address.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    group: str
+    kind: Kind = "continuous"
+    units: str
+    file: str
+    band: int = Field(default=1, ge=1)
+    column: str | None = None
+    classes: tuple[str | int, ...] | None = None
+    why: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _column_fits(self) -> Self:
+        if self.classes is not None and self.kind not in ("categorical", "fraction", "distance"):
+            raise ValueError(f"layer {self.name!r}: classes make no sense for kind {self.kind!r}")
+        return self
+
+
+class Deposits(_Strict):
+    """Known deposits: a table of points, or a raster whose non-zero cells are deposits.
+
+    Attributes
+    ----------
+    file : str
+        CSV, or GeoTIFF; "{region}" stands for the region's name.
+    x, y : str
+        Columns of a CSV's coordinates.
+    crs : str
+        CRS of those coordinates.
+    type, name : str, optional
+        Columns of the deposit type, which targets select by, and of the name.
+    source : str
+        Who compiled it.
+    """
+
+    file: str
+    x: str = "longitude"
+    y: str = "latitude"
+    crs: str = "EPSG:4326"
+    type: str | None = None
+    name: str | None = None
+    source: str = ""
+
+
+class Target(_Strict):
+    """What to predict: deposits of some types, with a positive neighbourhood.
+
+    Attributes
+    ----------
+    types : tuple of str, optional
+        Values of the deposits' type column; all deposits if left out.
+    radius : float
+        Cells whose centre lies within this distance (m) of a deposit are positive, and always the
+        cell that holds it.
+    """
+
+    types: tuple[str, ...] | None = None
+    radius: float = Field(default=0.0, ge=0)
+
+
+class Study(_Strict):
+    """A study file, validated.
+
+    Attributes
+    ----------
+    name : str
+        Names the folders of its artefacts and figures.
+    title, description, licence, citation : str
+        Shown in the notebooks.
+    folder : str
+        Data folder; relative to `data/raw` of the compendium for studies that come with it, to the
+        YAML file for anyone else's. By default `name`.
+    fetch : {"demo", "registry", "none"}
+        How `mpm fetch` gets the files: generated, downloaded by `data/registry.csv`, or the
+        user's own.
+    regions : dict of Region
+    layers : tuple of Layer
+    deposits : Deposits
+    targets : dict of Target
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    title: str = ""
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    folder: str | None = None
+    fetch: Literal["demo", "registry", "none"] = "none"
+    regions: dict[Name, Region] = Field(min_length=1)
+    layers: tuple[Layer, ...] = Field(min_length=1)
+    deposits: Deposits
+    targets: dict[Name, Target] = Field(min_length=1)
+    path: Path
+
+    @field_validator("layers")
+    @classmethod
+    def _unique_layers(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        names = [layer.name for layer in layers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"duplicate layer name: {', '.join(twice)}; rename one of them")
+        return layers
+
+    @model_validator(mode="after")
+    def _types_need_a_column(self) -> Self:
+        for name, target in self.targets.items():
+            if target.types is not None and self.deposits.type is None:
+                raise ValueError(
+                    f"target {name!r} selects types, but deposits name no type column; "
+                    "add `type: <column>` under deposits"
+                )
+        return self
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the study's input files."""
+        inside = artefacts.home() / "data" / "studies" in self.path.parents
+        base = artefacts.home() / "data" / "raw" if inside else self.path.parent
+        return base / (self.folder or self.name)
+
+    @property
+    def processed(self) -> Path:
+        """Folder of the study's artefacts."""
+        return artefacts.processed(self.name)
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the study's figures."""
+        return artefacts.figures(self.name)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the study file."""
+        return artefacts.sha256(self.path)
+
+    def file(self, item: Layer | Deposits, region: str) -> Path:
+        """Return the path of a layer's or the deposits' file for one region."""
+        return self.raw / item.file.replace("{region}", region)
+
+    def target(self, name: str) -> Target:
+        """Return a target by name.
+
+        Raises
+        ------
+        KeyError
+            If the study has no such target; the message lists those it has.
+        """
+        if name not in self.targets:
+            raise KeyError(
+                f"study {self.name!r} has no target {name!r}; it has {', '.join(self.targets)}"
+            )
+        return self.targets[name]
+
+
+def studies() -> dict[str, Path]:
+    """Return the study files that come with the compendium, by name."""
+    folder = artefacts.home() / "data" / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name_or_path: str) -> Path:
+    """Return the path of a study file from a name under `data/studies/` or from a path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such study; the message offers the nearest names.
+    """
+    known = studies()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if path.exists():
+            return path.resolve()
+        raise FileNotFoundError(f"study file {path} does not exist")
+    near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    raise FileNotFoundError(f"no study is called {name_or_path!r}; {hint}")
+
+
+def load(name_or_path: str) -> Study:
+    """Read and validate a study file.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name under `data/studies/`, or a path to a YAML file.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such study.
+    ValueError
+        If the file is not YAML or breaks a rule; the message names the file and each entry.
+    """
+    path = find(name_or_path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a study file: it holds no top-level keys")
+    try:
+        return Study.model_validate(content | {"path": path})
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid study:\n{_explain(error, content)}") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice (PyYAML silently keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = []
+        for place, _ in node.value:
+            if place.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(place, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"duplicate name {key!r}; rename one\n{place.start_mark}")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(error: ValidationError, content: dict) -> str:
+    """One line a mistake, layers by name instead of position."""
+    lines = []
+    for mistake in error.errors():
+        place = list(mistake["loc"])
+        if len(place) > 1 and place[0] == "layers" and isinstance(place[1], int):
+            entry = content["layers"][place[1]]
+            named = entry.get("name") if isinstance(entry, dict) else None
+            place[1] = repr(named) if named else f"number {place[1] + 1}"
+        message = mistake["msg"].removeprefix("Value error, ")
+        lines.append(f"  {' > '.join(str(part) for part in place) or 'study'}: {message}")
+    return "\n".join(lines)
+
+
+def content_hash(study: Study) -> str:
+    """Return a hash of what the study says, whatever its layout, comments or place (16 digits)."""
+    text = study.model_dump_json(exclude={"path"})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
