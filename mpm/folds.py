@@ -1,0 +1,113 @@
+"""What one fold of a split gives a method: scaled windows, and which centres are whose."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import xarray as xr
+
+from mpm import artefacts
+from mpm.scaling import Scaling, apply_scaling, fit_scaling
+from mpm.splits import SplitSettings, check, make_split
+from mpm.study import Study
+from mpm.windows import Windows, make_windows
+
+REGION_STEP = 1_000_000  # deposits of different regions never share a number
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fold of a split gives a method: scaled windows, and which centres are whose.
+
+    Attributes
+    ----------
+    split, number
+        Name of the split and number of the fold.
+    scaling : Scaling
+        Fitted on the training cells.
+    windows : Windows
+        All centres of all regions.
+    train, validation, test : array of int
+        Numbers of centres.
+    """
+
+    split: str
+    number: int
+    scaling: Scaling
+    windows: Windows
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def make_fold(
+    cubes: dict[str, xr.Dataset],
+    split: str,
+    number: int,
+    settings: SplitSettings,
+    window: int,
+    *,
+    targets: Sequence[str],
+    scaling: Scaling | None = None,
+) -> Fold:
+    """Split the cells, check for leaks, and scale by the training cells.
+
+    Parameters
+    ----------
+    cubes : dict of Dataset
+        By region, with labels.
+    split, number, settings, targets
+        As for `splits.make_split`.
+    window : int
+        Cells along one side.
+    scaling : Scaling, optional
+        A backbone's own, fitted on the same training cells; fitted here by default.
+
+    Returns
+    -------
+    Fold
+    """
+    regions = list(cubes.values())
+    parts = make_split(regions, split, number, settings, targets=targets)
+    check(parts, 0 if split == "random" else settings.dead_cells)
+    scaling = scaling or fit_scaling(regions, parts.train)
+    windows = make_windows([apply_scaling(cube, scaling) for cube in regions], window)
+    index = [
+        np.flatnonzero(windows.take(part)) for part in (parts.train, parts.validation, parts.test)
+    ]
+    return Fold(split, number, scaling, windows, *index)
+
+
+def labels(
+    cubes: dict[str, xr.Dataset], windows: Windows, target: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a target's labels at all centres.
+
+    Returns
+    -------
+    positive : array (n,) of bool
+    deposit : array (n,) of int
+        Number of the deposit, different in every region; -1 where there is none.
+    """
+    positive = windows.take([cube[target].values for cube in cubes.values()])
+    number = windows.take([cube[f"{target}_deposit"].values for cube in cubes.values()])
+    return positive, np.where(positive, number + REGION_STEP * windows.region, -1)
+
+
+def write_settings(study: Study, settings: SplitSettings, *, preset: str, seed: int) -> None:
+    """Keep how cells are divided, for the notebooks after the second."""
+    content = {"preset": preset, "seed": seed, "split": asdict(settings)}
+    artefacts.write_json(study.processed / "splits.json", content)
+
+
+def read_settings(study: Study) -> tuple[SplitSettings, str]:
+    """Return how cells are divided, and the preset of the backbones.
+
+    Raises
+    ------
+    FileNotFoundError
+        If notebook 02 has not run.
+    """
+    place = artefacts.require(study.processed / "splits.json", "02_mae_pretraining")
+    content = artefacts.read_json(place)
+    return SplitSettings(**content["split"]), content["preset"]

@@ -1,0 +1,187 @@
+"""Deposits as labels of cells, and likely negatives among the unlabeled cells."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mpm import align, artefacts
+from mpm.study import Study, Target
+
+
+def add_labels(cube: xr.Dataset, study: Study) -> tuple[xr.Dataset, pd.DataFrame]:
+    """Add each target's positive cells to a cube.
+
+    Parameters
+    ----------
+    cube : Dataset
+        Of `datacube.build`.
+    study : Study
+
+    Returns
+    -------
+    cube : Dataset
+        With `<target> (y, x)` bool and `<target>_deposit (y, x)` int32, the number of the nearest
+        deposit for positive cells and -1 elsewhere.
+    deposits : DataFrame
+        The region's known deposits as `align.read_deposits` gives them.
+    """
+    cells = cube["valid"]
+    deposits = align.read_deposits(study, cube.attrs["region"], cells)
+    added = {}
+    for name, target in study.targets.items():
+        number = deposit_numbers(deposits, target, cells)
+        number[~cells.values] = -1
+        added[name] = (("y", "x"), number >= 0)
+        added[f"{name}_deposit"] = (("y", "x"), number)
+    return cube.assign(added), deposits
+
+
+def deposit_numbers(deposits: pd.DataFrame, target: Target, cells: xr.DataArray) -> np.ndarray:
+    """Number the positive cells of a target by their nearest deposit.
+
+    Parameters
+    ----------
+    deposits : DataFrame
+        Columns deposit, type, x, y (m), row, col.
+    target : Target
+        Types and radius (m).
+    cells : DataArray (y, x)
+        The grid.
+
+    Returns
+    -------
+    array (y, x)
+        int32; -1 where there is no deposit of the target within the radius.
+    """
+    known = deposits if target.types is None else deposits[deposits["type"].isin(target.types)]
+    number = np.full(cells.shape, -1, "int32")
+    nearest = np.full(cells.shape, np.inf)
+    reach = int(np.ceil(target.radius / cells.rio.transform().a))
+    x, y = cells["x"].values, cells["y"].values
+    for row in known.itertuples():
+        rows = slice(max(row.row - reach, 0), row.row + reach + 1)
+        cols = slice(max(row.col - reach, 0), row.col + reach + 1)
+        away = np.hypot(x[None, cols] - row.x, y[rows, None] - row.y)
+        own = np.zeros(away.shape, bool)
+        own[row.row - rows.start, row.col - cols.start] = True
+        takes = ((away <= target.radius) | own) & (away < nearest[rows, cols])
+        number[rows, cols][takes] = row.deposit
+        nearest[rows, cols][takes] = away[takes]
+    return number
+
+
+def likely_negatives(
+    features: np.ndarray,
+    positives: np.ndarray,
+    unlabeled: np.ndarray,
+    *,
+    quantiles: tuple[float, float] = (0.75, 1.0),
+    count: int,
+    seed: int,
+    chunk: int = 65536,
+) -> np.ndarray:
+    """Choose unlabeled cells that look unlike the known deposits.
+
+    Every unlabeled cell is ranked by the sum of its distances to the positives in feature space;
+    cells within a range of quantiles of that sum are candidates, and `count` of them are drawn.
+
+    Parameters
+    ----------
+    features : array (n, d)
+        Feature of every cell, float32: standardised evidence, or backbone features. NaN counts as
+        the training mean, 0.
+    positives, unlabeled : array of int
+        Cells to compare with and cells to choose from. Both must come from training cells only.
+    quantiles : (float, float)
+        Range of the summed distance, 0 most and 1 least like the deposits.
+    count : int
+        How many to draw, at most all candidates.
+    seed : int
+    chunk : int
+        Cells at a time; memory is chunk x positives.
+
+    Returns
+    -------
+    array of int
+        Sorted members of `unlabeled`.
+
+    Raises
+    ------
+    ValueError
+        If there are no positives, or no unlabeled cell lies within the quantiles.
+
+    Source: GFM4MPM, Daruna et al. 2024, arXiv:2406.12756, positive-unlabeled selection. Unlike the
+    released code this runs after the split and never sees a test deposit.
+    """
+    if len(positives) == 0:
+        raise ValueError("no training positives: choose another split seed or larger blocks")
+    low, high = quantiles
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"quantiles {quantiles} must satisfy 0 <= low < high <= 1")
+    total = summed_distance(features, positives, unlabeled, chunk=chunk)
+    edges = np.quantile(total, [low, high]) if len(total) else (np.inf, -np.inf)
+    candidates = unlabeled[(total >= edges[0]) & (total <= edges[1])]
+    if len(candidates) == 0:
+        raise ValueError(
+            f"no unlabeled training cell lies within quantiles {quantiles}; widen them"
+        )
+    draw = np.random.default_rng(seed).choice(
+        candidates, size=min(count, len(candidates)), replace=False
+    )
+    return np.sort(draw)
+
+
+def summed_distance(
+    features: np.ndarray, positives: np.ndarray, cells: np.ndarray, *, chunk: int = 65536
+) -> np.ndarray:
+    """Sum each cell's Euclidean distances to all positives in feature space: (len(cells),)."""
+    known = np.nan_to_num(features[positives]).astype("float32")
+    square = (known**2).sum(axis=1)
+    total = np.empty(len(cells), "float64")
+    for start in range(0, len(cells), chunk):
+        part = np.nan_to_num(features[cells[start : start + chunk]]).astype("float32")
+        squared = (part**2).sum(axis=1)[:, None] + square - 2 * part @ known.T
+        total[start : start + chunk] = np.sqrt(np.maximum(squared, 0)).sum(axis=1)
+    return total
+
+
+def deposits_path(study: Study, region: str) -> Path:
+    """Return where the table of a region's known deposits lies."""
+    return study.processed / f"deposits_{region}.parquet"
+
+
+def read_deposits(study: Study, target: str) -> dict[str, pd.DataFrame]:
+    """Read a target's known deposits in all regions, as notebook 01 wrote them."""
+    types, tables = study.target(target).types, {}
+    for region in study.regions:
+        place = artefacts.require(deposits_path(study, region), "01_data_preparation")
+        table = pd.read_parquet(place)
+        tables[region] = table if types is None else table[table["type"].isin(types)]
+    return tables
+
+
+def counts(cubes: dict[str, xr.Dataset], targets: list[str]) -> pd.DataFrame:
+    """Count deposits and positive cells.
+
+    Returns
+    -------
+    DataFrame
+        region, target, deposits, positive cells, prevalence (% of valid cells).
+    """
+    rows = []
+    for region, cube in cubes.items():
+        for target in targets:
+            number = cube[f"{target}_deposit"].values
+            positive = int(cube[target].sum())
+            rows.append(
+                {
+                    "region": region,
+                    "target": target,
+                    "deposits": len(np.unique(number[number >= 0])),
+                    "positive cells": positive,
+                    "prevalence (%)": round(100 * positive / int(cube["valid"].sum()), 3),
+                }
+            )
+    return pd.DataFrame(rows)
