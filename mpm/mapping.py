@@ -1,0 +1,309 @@
+"""Prediction: a likelihood and an uncertainty for cells, and the maps made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mpm import artefacts, datacube
+from mpm.fine_tuning import (
+    Classifier,
+    FineTuneSettings,
+    Fitted,
+    choose_negatives,
+    fine_tune,
+)
+from mpm.folds import Fold
+from mpm.mae import Encoder
+from mpm.metrics import best_threshold
+from mpm.study import Study
+from mpm.windows import Windows
+
+PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
+PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
+
+
+@torch.no_grad()
+def predict(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+    label: str = "predicting",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict cells with Monte Carlo dropout, the backbone running once a window.
+
+    Dropout before a linear head is the same as dropping weights of the head, so all samples of all
+    windows are one matrix product. The samples of one window are independent, as in full passes;
+    windows share their dropout masks, which changes no mean and no spread.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    windows : Windows
+    index : array (n,) of int
+        Centres to predict.
+    samples : int
+        Dropout samples; 0 gives the plain pass and no spread.
+    seed : int
+        Decides the dropout masks.
+    batch : int
+        Windows at a time.
+    device : device
+    label : str
+        Name of the progress bar.
+
+    Returns
+    -------
+    likelihood, uncertainty : array (n,)
+        Mean and standard deviation of the sampled probability, float32.
+
+    Source: Gal and Ghahramani 2016, arXiv:1506.02142, equation 6.
+    """
+    classifier = classifier.to(device).eval()
+    windows = windows.to(device)
+    weights = _head_samples(classifier, samples, seed)
+    means, spreads = [], []
+    starts = range(0, len(index), batch)
+    for start in tqdm(starts, desc=label, disable=artefacts.quiet(), leave=False):
+        features = classifier.features(*windows.gather(index[start : start + batch]))
+        logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
+        sampled = logits.sigmoid()
+        means.append(sampled.mean(dim=1))
+        spreads.append(sampled.std(dim=1, correction=0))
+    classifier.cpu()
+    if not means:
+        return np.empty(0, "float32"), np.empty(0, "float32")
+    return torch.cat(means).cpu().numpy(), torch.cat(spreads).cpu().numpy()
+
+
+def _head_samples(classifier: Classifier, samples: int, seed: int) -> Tensor:
+    """Weights of the head under dropout: (samples, features), or the plain ones if 0."""
+    weight = classifier.linear.weight  # (1, features)
+    if samples == 0:
+        return weight
+    rate = classifier.dropout.p
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.rand(samples, weight.shape[1], generator=generator) >= rate
+    return weight * kept.to(weight.device) / (1 - rate)
+
+
+def table(
+    fold: Fold,
+    index: np.ndarray,
+    method: str,
+    *,
+    positive: np.ndarray,
+    deposit: np.ndarray,
+    likelihood: np.ndarray,
+    threshold: float,
+    uncertainty: np.ndarray | float = np.nan,
+) -> pd.DataFrame:
+    """Tabulate predictions of one fold: one row a cell, columns as `PREDICTION_COLUMNS`.
+
+    Parameters
+    ----------
+    fold : Fold
+    index : array (n,) of int
+        The predicted centres.
+    method : str
+    positive, deposit : array (all centres,)
+        Labels and deposit numbers.
+    likelihood : array (n,)
+    threshold : float
+        Chosen on validation cells.
+    uncertainty : array (n,), optional
+    """
+    columns = {
+        "split": fold.split,
+        "fold": str(fold.number),
+        "method": method,
+        "region": fold.windows.region[index],
+        "row": fold.windows.row[index],
+        "col": fold.windows.col[index],
+        "positive": positive[index],
+        "deposit": deposit[index],
+        "likelihood": np.asarray(likelihood, "float32"),
+        "uncertainty": np.float32(uncertainty),
+        "threshold": np.float32(threshold),
+    }
+    return pd.DataFrame(columns)[PREDICTION_COLUMNS]
+
+
+def tune_and_predict(
+    fold: Fold,
+    encoder: Encoder,
+    method: str,
+    positive: np.ndarray,
+    deposit: np.ndarray,
+    settings: FineTuneSettings,
+    *,
+    samples: int,
+    seed: int,
+    device: torch.device,
+) -> tuple[Fitted, pd.DataFrame]:
+    """Fine-tune on a fold's training cells and predict its test cells once.
+
+    Parameters
+    ----------
+    fold : Fold
+    encoder : Encoder
+        Pretrained or not.
+    method : str
+        Its name in the tables.
+    positive, deposit : array (all centres,)
+        Of `folds.labels`.
+    settings : FineTuneSettings
+    samples : int
+        Dropout samples.
+    seed : int
+    device : torch.device
+
+    Returns
+    -------
+    fitted : Fitted
+    rows : DataFrame
+        Of `table`; empty if the fold has no test cells.
+    """
+    known = fold.train[positive[fold.train]]
+    negatives = choose_negatives(fold, positive, settings, seed=seed)
+    fitted = fine_tune(
+        encoder,
+        fold.windows,
+        known,
+        negatives,
+        fold.validation,
+        positive,
+        settings,
+        seed=seed,
+        device=device,
+    )
+    shared = {"samples": samples, "seed": seed, "device": device}
+    # means over dropout samples lie nearer to 0.5 than plain passes: the threshold must know them
+    chosen, _ = predict(fitted.classifier, fold.windows, fold.validation, **shared)
+    fitted.threshold = best_threshold(positive[fold.validation], chosen)
+    likelihood, spread = predict(fitted.classifier, fold.windows, fold.test, **shared)
+    rows = table(
+        fold,
+        fold.test,
+        method,
+        positive=positive,
+        deposit=deposit,
+        likelihood=likelihood,
+        uncertainty=spread,
+        threshold=fitted.threshold,
+    )
+    return fitted, rows
+
+
+def predictions_path(study: Study, target: str, source: str) -> Path:
+    """Return where a notebook's predictions of test cells lie ("mae" or "baselines")."""
+    return study.processed / target / f"predictions_{source}.parquet"
+
+
+def read_predictions(study: Study, target: str) -> pd.DataFrame:
+    """Read the test-cell predictions of all methods.
+
+    Raises
+    ------
+    FileNotFoundError
+        If notebook 03 or 04 has not run.
+    """
+    sources = {"mae": "03_fine_tuning", "baselines": "04_baselines"}
+    places = [
+        artefacts.require(predictions_path(study, target, source), notebook)
+        for source, notebook in sources.items()
+    ]
+    return pd.concat([pd.read_parquet(place) for place in places], ignore_index=True)
+
+
+def prediction_maps(
+    cubes: dict[str, xr.Dataset], windows: Windows, **values: np.ndarray
+) -> dict[str, xr.Dataset]:
+    """Lay values of all centres on the regions' grids.
+
+    Parameters
+    ----------
+    cubes : dict of Dataset
+        By region, in the order of the windows.
+    windows : Windows
+    **values : array (n,) or (n, layers)
+        E.g. likelihood, uncertainty, attribution.
+
+    Returns
+    -------
+    dict of Dataset
+        By region: `(y, x)` or `(layer, y, x)` float32, NaN where nothing was predicted.
+    """
+    maps = {}
+    for number, (region, cube) in enumerate(cubes.items()):
+        dims = {1: ("y", "x"), 2: ("layer", "y", "x")}
+        planes = {
+            name: (dims[value.ndim], windows.put(value.astype("float32"), number))
+            for name, value in values.items()
+        }
+        coords = {"y": cube["y"], "x": cube["x"]}
+        if any(value.ndim == 2 for value in values.values()):
+            coords["layer"] = cube["layer"]
+        result = xr.Dataset(planes, coords=coords, attrs=cube.attrs)
+        maps[region] = result.rio.write_crs(cube.rio.crs).rio.write_transform(cube.rio.transform())
+    return maps
+
+
+def prediction_path(study: Study, target: str, region: str) -> Path:
+    """Return where a region's prediction lies."""
+    return study.processed / target / f"prediction_{region}.zarr"
+
+
+def write_prediction(study: Study, target: str, maps: dict[str, xr.Dataset], facts: dict) -> None:
+    """Write each region's maps as Zarr, and as GeoTIFFs with a JSON that says what they mean.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+    maps : dict of Dataset
+        Of `prediction_maps`.
+    facts : dict
+        Model, split, seed and input checksums, for the JSON.
+    """
+    folder = study.processed / target / "maps"
+    for region, result in maps.items():
+        datacube.write(result, prediction_path(study, target, region))
+        for name in result.data_vars:
+            bands = result[name]
+            if "layer" not in bands.dims:
+                bands = bands.expand_dims(layer=[name])
+            names = [str(layer) for layer in bands["layer"].values]
+            # texts along the layers have no place in a GeoTIFF
+            bands = bands.drop_vars([key for key in bands.coords if "layer" in bands[key].dims])
+            datacube.write_geotiff(bands, folder / f"{name}_{region}.tif", names=names)
+    meaning = {
+        "likelihood": "probability at even odds of deposit and background, 0 to 1; read it as a"
+        " rank, not as the chance of finding a deposit",
+        "uncertainty": "standard deviation of the likelihood over dropout samples of the head",
+        "attribution": "signed contribution of a layer to the logit, where it was computed",
+    }
+    artefacts.write_json(folder / "maps.json", facts | {"meaning": meaning})
+
+
+def read_maps(study: Study, target: str) -> dict[str, xr.Dataset]:
+    """Read the regions' predictions written by notebook 03."""
+    return {
+        region: datacube.read(prediction_path(study, target, region), notebook="03_fine_tuning")
+        for region in study.regions
+    }
+
+
+def read_facts(study: Study, target: str) -> dict:
+    """Read what is known of the maps: model, split, seed and input checksums."""
+    place = artefacts.require(study.processed / target / "maps" / "maps.json", "03_fine_tuning")
+    return artefacts.read_json(place)

@@ -1,0 +1,370 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import rioxarray  # noqa: F401  (adds the .rio accessor)
+import torch
+import xarray as xr
+from rasterio.transform import from_origin
+
+from mpm import artefacts, mae, mapping
+from mpm.fine_tuning import Classifier, FineTuneSettings
+from mpm.folds import Fold
+from mpm.windows import make_windows
+
+torch.set_num_threads(1)
+
+TINY = mae.MAEConfig(layers=2, window=9, width=16, depth=1, heads=2)
+
+
+def cube(shape=(8, 10), region="west", seed=0) -> xr.Dataset:
+    """Random evidence on a grid of 1 km cells; one cell inside is no part of the study area."""
+    rng = np.random.default_rng(seed)
+    valid = np.ones(shape, bool)
+    valid[2, 3] = False
+    x, y = 500_500 + 1000.0 * np.arange(shape[1]), 900_500 - 1000.0 * np.arange(shape[0])
+    made = xr.Dataset(
+        {
+            "evidence": (("layer", "y", "x"), rng.normal(size=(2, *shape)).astype("float32")),
+            "valid": (("y", "x"), valid),
+        },
+        coords={
+            "layer": ["gravity", "rock=shale"],
+            "units": ("layer", ["mGal", "1"]),
+            "origin": ("layer", ["gravity", "rock"]),
+            "x": x,
+            "y": y,
+        },
+        attrs={"study": "demo", "region": region},
+    )
+    transform = from_origin(500_000, 901_000, 1000, 1000)
+    return made.rio.write_crs(32633).rio.write_transform(transform)
+
+
+CUBES = {"west": cube(), "east": cube((6, 7), "east", seed=1)}
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return make_windows(list(CUBES.values()), 9)
+
+
+@pytest.fixture
+def classifier():
+    """Untrained, with a head of some effect, so that likelihoods spread from 0 to 1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Classifier(mae.build(TINY, seed=0).encoder, dropout=0.4)
+    with torch.no_grad():
+        model.linear.weight *= 4
+        model.temperature.fill_(1.7)
+    return model
+
+
+def everything(windows) -> np.ndarray:
+    return np.arange(len(windows))
+
+
+# Monte Carlo dropout
+
+
+@torch.no_grad()
+def full_passes(classifier, windows, index, passes: int) -> np.ndarray:
+    """Probabilities (passes, n) with dropout active and the backbone run in each pass."""
+    classifier.eval()
+    classifier.dropout.train()
+    inputs = windows.gather(index)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        found = torch.stack([classifier(*inputs).sigmoid() for _ in range(passes)])
+    classifier.eval()
+    return found.numpy().astype("float64")
+
+
+def test_mean_and_spread_are_those_of_full_passes(classifier, windows):
+    "The backbone once and the head 2000 times says what 2000 full passes say (5 standard errors)"
+    index = everything(windows)[::5]
+    reference = full_passes(classifier, windows, index, 2000)
+    mean, spread = mapping.predict(classifier, windows, index, samples=2000)
+    error = reference.std(axis=0) * np.sqrt(2 / 2000)
+    assert (np.abs(mean - reference.mean(axis=0)) < 5 * error).all()
+    np.testing.assert_allclose(spread, reference.std(axis=0), rtol=0.12)
+    assert spread.min() > 0.02  # there is something to compare
+
+
+def test_samples_are_not_the_plain_pass(classifier, windows):
+    "The mean of sampled probabilities is not the probability of the mean weight"
+    index = everything(windows)
+    mean, _ = mapping.predict(classifier, windows, index, samples=2000)
+    plain, _ = mapping.predict(classifier, windows, index, samples=0)
+    assert np.abs(mean - plain).max() > 0.01
+    far = np.abs(plain - 0.5) > 0.3
+    assert (np.abs(mean - 0.5)[far] < np.abs(plain - 0.5)[far]).mean() > 0.9  # drawn to the middle
+
+
+def test_no_samples_give_the_plain_pass_without_spread(classifier, windows):
+    "The calibrated sigmoid of the logit, temperature included"
+    index = everything(windows)
+    likelihood, spread = mapping.predict(classifier, windows, index, samples=0)
+    classifier.eval()
+    with torch.no_grad():
+        features = classifier.features(*windows.gather(index))
+        expected = torch.sigmoid(classifier.linear(features)[:, 0] / 1.7).numpy()
+    np.testing.assert_allclose(likelihood, expected, atol=1e-6)
+    assert (spread == 0).all()
+    assert likelihood.dtype == spread.dtype == np.float32
+
+
+def test_no_dropout_gives_no_spread(classifier, windows):
+    "All samples are the plain pass"
+    classifier.dropout.p = 0.0
+    index = everything(windows)
+    mean, spread = mapping.predict(classifier, windows, index, samples=20)
+    plain, _ = mapping.predict(classifier, windows, index, samples=0)
+    np.testing.assert_allclose(mean, plain, atol=1e-6)
+    np.testing.assert_allclose(spread, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [0, 30])
+def test_the_batch_size_does_not_change_the_numbers(classifier, windows, samples):
+    "Single windows, a batch that leaves one over, and all at once agree to 1e-6"
+    index = everything(windows)[:25]
+    found = [
+        mapping.predict(classifier, windows, index, samples=samples, batch=batch)
+        for batch in (1, 8, 1000)
+    ]
+    for mean, spread in found[1:]:
+        np.testing.assert_allclose(mean, found[0][0], atol=1e-6)
+        np.testing.assert_allclose(spread, found[0][1], atol=1e-6)
+
+
+def test_cells_come_back_in_the_order_asked_for(classifier, windows):
+    "Reversed centres give reversed numbers"
+    index = everything(windows)
+    straight = mapping.predict(classifier, windows, index, samples=10)
+    reverse = mapping.predict(classifier, windows, index[::-1].copy(), samples=10)
+    for one, other in zip(straight, reverse, strict=True):
+        np.testing.assert_allclose(one, other[::-1], atol=1e-6)
+
+
+def test_samples_depend_on_the_seed_alone(classifier, windows):
+    "Same seed same numbers, other seed others, and the global state is left alone"
+    index = everything(windows)
+    state = torch.get_rng_state()
+    first, again, other = (
+        mapping.predict(classifier, windows, index, samples=10, seed=seed) for seed in (1, 1, 2)
+    )
+    assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
+    assert (first[0] != other[0]).any()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_classifier_is_left_ready_and_unchanged(classifier, windows):
+    "In evaluation mode, on the CPU, without gradients, with the weights it had"
+    classifier.train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    mapping.predict(classifier, windows, everything(windows), samples=5)
+    assert not any(module.training for module in classifier.modules())
+    assert {weight.device.type for weight in classifier.parameters()} == {"cpu"}
+    assert all(weight.grad is None for weight in classifier.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+# Tables
+
+
+def fold(windows) -> Fold:
+    index = everything(windows)
+    return Fold("blocks", 3, None, windows, index[:20], index[20:30], index[30:])
+
+
+def test_a_table_has_a_row_a_cell(windows):
+    "Place, truth and prediction of each predicted cell; truth is given for all centres"
+    rng = np.random.default_rng(0)
+    number = rng.integers(-1, 4, len(windows))
+    index = np.array([70, 3, 90])
+    made = mapping.table(
+        fold(windows),
+        index,
+        "mae",
+        positive=number >= 0,
+        deposit=number,
+        likelihood=np.array([0.1, 0.2, 0.3]),
+        threshold=0.25,
+        uncertainty=np.array([0.01, 0.02, 0.03]),
+    )
+    assert list(made.columns) == mapping.PREDICTION_COLUMNS
+    assert set(made["split"]) == {"blocks"} and set(made["method"]) == {"mae"}
+    assert set(made["fold"]) == {"3"}
+    for name in ("region", "row", "col"):
+        assert made[name].tolist() == getattr(windows, name)[index].tolist()
+    assert made["region"].tolist() == [0, 0, 1]
+    assert made["deposit"].tolist() == number[index].tolist()
+    assert made["positive"].tolist() == (number[index] >= 0).tolist()
+    np.testing.assert_array_equal(made["likelihood"], np.float32([0.1, 0.2, 0.3]))
+    np.testing.assert_array_equal(made["uncertainty"], np.float32([0.01, 0.02, 0.03]))
+    assert set(made["threshold"]) == {np.float32(0.25)}
+
+
+def test_a_fold_is_tuned_and_its_test_cells_predicted(windows):
+    "Once, by the classifier that is returned; labels of test cells do not matter for it"
+    settings = FineTuneSettings(steps=4, batch=8, every=2, per_positive=3, augment=False)
+    number = np.where(np.arange(len(windows)) % 4 == 0, np.arange(len(windows)), -1)
+    other = number.copy()
+    other[30:] = -1
+    found = [
+        mapping.tune_and_predict(
+            fold(windows), mae.build(TINY, seed=0).encoder, "mae", given >= 0, given, settings,
+            samples=5, seed=1, device=torch.device("cpu"),
+        )
+        for given in (number, other)
+    ]  # fmt: skip
+    (fitted, rows), (_, unlabeled) = found
+    index = fold(windows).test
+    mean, spread = mapping.predict(fitted.classifier, windows, index, samples=5, seed=1)
+    np.testing.assert_array_equal(rows["likelihood"], mean)
+    np.testing.assert_array_equal(rows["uncertainty"], spread)
+    assert rows["deposit"].tolist() == number[index].tolist()
+    assert set(rows["threshold"]) == {np.float32(fitted.threshold)}
+    assert (rows["likelihood"] == unlabeled["likelihood"]).all()
+    assert not unlabeled["positive"].any()
+
+
+def test_no_cells_give_an_empty_prediction(classifier, windows):
+    "A fold without test cells is no error"
+    for numbers in mapping.predict(classifier, windows, np.array([], int)):
+        assert numbers.shape == (0,) and numbers.dtype == np.float32
+
+
+def test_methods_without_uncertainty_leave_it_empty(windows):
+    "Not zero, which would mean certain"
+    index = np.arange(4)
+    number = np.full(len(windows), -1)
+    made = mapping.table(
+        fold(windows), index, "forest", positive=number >= 0, deposit=number,
+        likelihood=np.zeros(4), threshold=0.5,
+    )  # fmt: skip
+    assert made["uncertainty"].isna().all()
+
+
+def test_predictions_of_both_notebooks_are_read_together(tmp_path):
+    "In one table; a missing one names its notebook"
+    study = SimpleNamespace(processed=tmp_path)
+    artefacts.write_table(
+        pd.DataFrame({"method": ["mae"]}), mapping.predictions_path(study, "MVT", "mae")
+    )
+    with pytest.raises(FileNotFoundError, match="04_baselines"):
+        mapping.read_predictions(study, "MVT")
+    artefacts.write_table(
+        pd.DataFrame({"method": ["forest"]}), mapping.predictions_path(study, "MVT", "baselines")
+    )
+    assert mapping.read_predictions(study, "MVT")["method"].tolist() == ["mae", "forest"]
+    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
+        mapping.read_predictions(study, "CD")
+
+
+# Maps
+
+
+def test_maps_reach_the_edges_of_the_grid(classifier, windows):
+    "Every valid cell is predicted, corners too; the cell outside the study area is not"
+    likelihood, _ = mapping.predict(classifier, windows, everything(windows), samples=0)
+    maps = mapping.prediction_maps(CUBES, windows, likelihood=likelihood)
+    for region, made in maps.items():
+        plane = made["likelihood"].values
+        assert plane.dtype == np.float32
+        np.testing.assert_array_equal(np.isfinite(plane), CUBES[region]["valid"])
+        corners = plane[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert ((corners > 0) & (corners < 1)).all()
+
+
+def test_every_value_lies_at_its_cell(windows):
+    "Number of the centre in the cell of the centre, region by region; layers come first"
+    numbers = np.arange(len(windows))
+    two = np.stack([numbers, -numbers], axis=1)
+    maps = mapping.prediction_maps(CUBES, windows, likelihood=numbers, attribution=two)
+    for k, made in enumerate(maps.values()):
+        here = windows.region == k
+        rows, cols = windows.row[here], windows.col[here]
+        np.testing.assert_array_equal(made["likelihood"].values[rows, cols], numbers[here])
+        np.testing.assert_array_equal(made["attribution"].values[0, rows, cols], numbers[here])
+        np.testing.assert_array_equal(made["attribution"].values[1, rows, cols], -numbers[here])
+
+
+def test_maps_keep_the_geometry_of_their_cube(windows):
+    "CRS, transform, coordinates and the names of layers"
+    maps = mapping.prediction_maps(CUBES, windows, attribution=np.zeros((len(windows), 2)))
+    for region, made in maps.items():
+        assert made.rio.crs == CUBES[region].rio.crs
+        assert made.rio.transform() == CUBES[region].rio.transform()
+        np.testing.assert_array_equal(made["x"], CUBES[region]["x"])
+        np.testing.assert_array_equal(made["y"], CUBES[region]["y"])
+        assert made["layer"].values.tolist() == ["gravity", "rock=shale"]
+        assert made.attrs["region"] == region
+
+
+@pytest.fixture
+def written(tmp_path, windows):
+    study = SimpleNamespace(processed=tmp_path, regions=dict.fromkeys(CUBES))
+    rng = np.random.default_rng(0)
+    maps = mapping.prediction_maps(
+        CUBES,
+        windows,
+        likelihood=rng.random(len(windows)),
+        uncertainty=rng.random(len(windows)),
+        attribution=rng.normal(size=(len(windows), 2)),
+    )
+    mapping.write_prediction(study, "MVT", maps, {"seed": 7, "split": "blocks"})
+    return study, maps
+
+
+def test_predictions_are_read_as_they_were_written(written):
+    "All regions and planes; missing ones name their notebook"
+    study, maps = written
+    found = mapping.read_maps(study, "MVT")
+    assert list(found) == ["west", "east"]
+    for region, made in found.items():
+        for name in ("likelihood", "uncertainty", "attribution"):
+            np.testing.assert_array_equal(made[name], maps[region][name])
+        assert made.rio.crs == maps[region].rio.crs
+    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
+        mapping.read_maps(study, "CD")
+    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
+        mapping.read_facts(study, "CD")
+
+
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [
+        ("likelihood", ("likelihood",)),
+        ("uncertainty", ("uncertainty",)),
+        ("attribution", ("gravity", "rock=shale")),
+    ],
+)
+def test_a_geotiff_has_named_bands_in_place(written, name, bands):
+    "Cloud-optimized, with CRS, transform and NaN for nodata, values as in the map"
+    study, maps = written
+    for region in CUBES:
+        place = study.processed / "MVT" / "maps" / f"{name}_{region}.tif"
+        with rasterio.open(place) as file:
+            assert file.descriptions == bands
+            assert file.crs == CUBES[region].rio.crs
+            assert file.transform == CUBES[region].rio.transform()
+            assert np.isnan(file.nodata)
+            assert set(file.dtypes) == {"float32"}
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            values = file.read()
+        expected = maps[region][name].values
+        np.testing.assert_array_equal(values, expected.reshape(values.shape))
+
+
+def test_the_json_says_what_the_maps_mean(written):
+    "Facts as given, and for each kind of map a sentence on how to read it"
+    study, maps = written
+    content = mapping.read_facts(study, "MVT")
+    assert content["seed"] == 7 and content["split"] == "blocks"
+    assert set(content["meaning"]) == set(maps["west"].data_vars)
+    assert "even odds" in content["meaning"]["likelihood"]
+    assert "standard deviation" in content["meaning"]["uncertainty"]
