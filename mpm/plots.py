@@ -1,0 +1,747 @@
+"""Every figure of the notebooks: functions that draw on axes, and one that saves."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pyproj
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mpm import artefacts
+
+DPI = 150
+NODATA = "0.90"  # light grey, no colour of any scale
+SCALES = {"likelihood": ("viridis", 0.0, 1.0), "uncertainty": ("magma", 0.0, None)}
+METHODS = {
+    "oracle": "oracle (true probability)",
+    "mae": "MAE, fine-tuned",
+    "vit_scratch": "same network, not pretrained",
+    "gradient_boosting": "gradient boosting",
+    "random_forest": "random forest",
+    "logistic_regression": "logistic regression",
+    "weights_of_evidence": "weights of evidence",
+}
+
+
+def house_style() -> None:
+    """Set fonts and sizes of all figures."""
+    sns.set_theme(style="ticks", palette="colorblind", font_scale=0.85)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": DPI,
+            "axes.titlesize": "medium",
+            "axes.facecolor": "white",
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+            # text in figures must not depend on fonts that happen to be installed
+            "font.family": "DejaVu Sans",
+        }
+    )
+
+
+def save(fig: Figure, study: str, name: str) -> Path:
+    """Save a figure as `figures/<study>/<name>.png`, atomically, the same bytes for the same data.
+
+    Parameters
+    ----------
+    fig : Figure
+    study : str
+        Name of the study.
+    name : str
+        "NN_what", NN being the notebook's number.
+    """
+    place = artefacts.figures(study) / f"{name}.png"
+    with artefacts.atomic(place) as fresh:
+        with io.BytesIO() as drawn:
+            fig.savefig(drawn, dpi=DPI, format="png")
+            picture = Image.open(drawn).convert("RGB")
+        # 256 colours, spread over all that occur, halve the file; no version and no date go in
+        palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        palette.save(fresh, dpi=(DPI, DPI), optimize=True)
+    return place
+
+
+def show_map(
+    layer: xr.DataArray,
+    ax: Axes | None = None,
+    *,
+    label: str,
+    title: str = "",
+    cmap: str = "viridis",
+    limits: tuple[float | None, float | None] | None = None,
+    deposits: pd.DataFrame | None = None,
+    bar: bool = True,
+    axes: bool = True,
+) -> Axes:
+    """Draw one layer (y, x) in kilometres with a colour bar.
+
+    Parameters
+    ----------
+    layer : DataArray (y, x)
+        With a projected CRS; NaN is drawn in light grey.
+    ax : Axes, optional
+    label : str
+        Of the colour bar, with units.
+    title : str
+    cmap : str
+    limits : (float, float), optional
+        Colour range; by default the 2nd to 98th percentile.
+    deposits : DataFrame, optional
+        Columns x, y (m); drawn as hollow circles.
+    bar, axes : bool
+        Whether to draw the colour bar, and the kilometre axes.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = ax or plt.subplots(figsize=(5, 4.5), layout="constrained")[1]
+    values = layer.values
+    if limits is None:
+        limits = tuple(np.nanpercentile(values, [2, 98])) if np.isfinite(values).any() else (0, 1)
+    image = ax.imshow(values, extent=_extent_km(layer), cmap=cmap, vmin=limits[0], vmax=limits[1])
+    ax.set_facecolor(NODATA)
+    if bar:
+        low, high = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[(low, high)]
+        ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
+    if deposits is not None and len(deposits):
+        show_deposits(deposits, ax)
+    ax.set(aspect="equal", title=title)
+    if axes:
+        ax.set(xlabel="Easting (km)", ylabel="Northing (km)")
+        _note_crs(layer, ax)
+    else:
+        ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label: str = "") -> None:
+    """Draw deposits (columns x, y in m) as hollow circles above a map in kilometres."""
+    ax.plot(
+        deposits["x"] / 1e3,
+        deposits["y"] / 1e3,
+        "o",
+        markersize=3.5,
+        markerfacecolor="none",
+        markeredgecolor=color,
+        markeredgewidth=0.7,
+        label=label or None,
+    )
+
+
+def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: int = 5) -> Figure:
+    """Draw several evidence layers of one region, each with its own scale."""
+    rows = -(-len(layers) // columns)
+    columns = -(-len(layers) // rows)  # no row that is almost empty
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(2.3 * columns, 2.0 * rows + 0.3),
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax, name in zip(axes.flat, layers, strict=False):
+        plane = cube["evidence"].sel(layer=name)
+        binary = str(plane["kind"].item()) == "binary"
+        units = str(plane["units"].item())
+        limits = (0, 1) if binary else None
+        show_map(
+            plane.copy(),
+            ax,
+            label=units if units != "1" else "share",
+            limits=limits,
+            axes=False,
+            title=_readable(name),
+            cmap="cividis" if binary else "viridis",
+        )
+    for ax in axes.flat[len(layers) :]:
+        ax.axis("off")
+    _scale_bar(axes.flat[0], cube)
+    fig.suptitle(title)
+    return fig
+
+
+def missing_table(coverage: pd.DataFrame) -> Figure:
+    """Draw the share of missing cells per layer and region, of `datacube.coverage`.
+
+    The planes of a layer of classes are missing together and share a row.
+    """
+    rows = coverage.assign(layer=coverage["layer"].str.split("=").str[0])
+    table = rows.pivot_table(
+        index="layer", columns="region", values="missing", aggfunc="max", sort=False
+    )
+    fig, ax = plt.subplots(figsize=(5.5, 0.24 * len(table) + 1), layout="constrained")
+    table.index = [_readable(name) for name in table.index]
+    top = max(10.0, float(table.to_numpy().max()))
+    sns.heatmap(
+        table,
+        annot=True,
+        fmt=".1f",
+        cmap="Blues",
+        vmin=0,
+        vmax=top,
+        ax=ax,
+        cbar_kws={"label": "missing (% of valid cells)"},
+        annot_kws={"size": 7},
+    )
+    ax.set(xlabel="", ylabel="", title="Missing evidence")
+    return fig
+
+
+def deposit_maps(
+    cubes: Mapping[str, xr.Dataset],
+    deposits: Mapping[str, pd.DataFrame],
+    targets: Mapping,
+    *,
+    over: str,
+) -> Figure:
+    """Draw known deposits of each target over one evidence layer, a panel a region."""
+    fig, axes = _panels(len(cubes))
+    colors = ["red", "black", "magenta", "orange"]
+    for ax, (region, cube) in zip(axes, cubes.items(), strict=True):
+        plane = cube["evidence"].sel(layer=over)
+        units, counts = str(plane["units"].item()), []
+        show_map(plane, ax, label=f"{_readable(over)} ({units})", cmap="cividis")
+        for color, (name, target) in zip(colors, targets.items(), strict=False):
+            table = deposits[region]
+            own = table if target.types is None else table[table["type"].isin(target.types)]
+            show_deposits(own, ax, color=color)
+            counts.append(f"{own['deposit'].nunique()} {name} ({color})")
+        ax.set_title(f"{region}: {', '.join(counts)}")
+    return fig
+
+
+def split_maps(
+    cubes: Mapping[str, xr.Dataset], split, *, positives: Sequence[np.ndarray], title: str
+) -> Figure:
+    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region."""
+    names = ["dead zone", "train", "validation", "test"]
+    colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
+    scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)
+    fig, axes = _panels(len(cubes))
+    for k, (ax, (region, cube)) in enumerate(zip(axes, cubes.items(), strict=True)):
+        code = np.where(cube["valid"], 0.0, np.nan)
+        for number, part in enumerate([split.train, split.validation, split.test], start=1):
+            code[part[k]] = number
+        image = ax.imshow(code, extent=_extent_km(cube), cmap=scale, norm=norm)
+        _show_cells(positives[k], cube, ax)
+        ax.set(aspect="equal", title=region, xlabel="Easting (km)", ylabel="Northing (km)")
+        ax.set_facecolor("white")
+        _note_crs(cube["valid"], ax)
+    bar = fig.colorbar(image, ax=list(axes), ticks=range(4), shrink=0.6)
+    bar.ax.set_yticklabels(names)
+    fig.suptitle(title)
+    return fig
+
+
+def loss_curves(histories: Mapping[str, pd.DataFrame], *, naive: float | None = None) -> Figure:
+    """Draw training and held-out loss of each pretraining run."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    for name, history in histories.items():
+        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
+        axes[0].plot(history["step"], history["loss"], style, label=name)
+        axes[1].plot(history["step"], history["held_out"], style, label=name)
+    for ax, title in zip(axes, ["training windows", "held-out windows"], strict=True):
+        if naive is not None:
+            ax.axhline(naive, color="0.5", linewidth=0.8)
+            ax.annotate(
+                "layer mean",
+                (1, naive),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                color="0.4",
+                fontsize=8,
+            )
+        ax.set(xlabel="step", title=title, yscale="log")
+    axes[0].set_ylabel("masked loss (standard deviations²)")
+    axes[1].legend(title="split, fold", fontsize=7)
+    sns.despine(fig)
+    return fig
+
+
+def reconstructions(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    cell_km: float,
+    units: str = "standard deviations",
+) -> Figure:
+    """Draw input, masked input, reconstruction and error of windows, a row each.
+
+    Parameters
+    ----------
+    panels : mapping
+        Row title to {"input", "masked", "reconstructed", "error"} of arrays (H, W).
+    cell_km : float
+        Cell size, for the axes (km).
+    """
+    fig, axes = plt.subplots(
+        len(panels), 4, figsize=(9.5, 2.15 * len(panels) + 0.4), layout="constrained", squeeze=False
+    )
+    for row, (title, parts) in zip(axes, panels.items(), strict=True):
+        top = np.nanmax(np.abs(parts["input"]))
+        side = parts["input"].shape[0] * cell_km / 2
+        for ax, name in zip(row, ["input", "masked", "reconstructed", "error"], strict=True):
+            image = ax.imshow(
+                parts[name], cmap="RdBu_r", vmin=-top, vmax=top, extent=(-side, side, -side, side)
+            )
+            ax.set_facecolor(NODATA)
+            ax.tick_params(labelsize=7)
+        row[0].set_ylabel(title + "\nkm from centre", fontsize=8)
+        fig.colorbar(image, ax=row[-1], label=units, pad=0.02)
+    for ax, name in zip(axes[0], ["input", "masked input", "reconstructed", "error"], strict=True):
+        ax.set_title(name)
+    return fig
+
+
+def layer_errors(errors: pd.DataFrame) -> Figure:
+    """Draw each layer's reconstruction error against the plain fills.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        Index layer; one column a fill, root mean squared error (standard deviations).
+    """
+    ordered = errors.sort_values("MAE")
+    fig, ax = plt.subplots(figsize=(7, 0.24 * len(errors) + 1.2), layout="constrained")
+    markers = {"layer mean": "|", "window mean": "x", "bilinear": "s", "MAE": "o"}
+    height = np.arange(len(ordered))
+    for name, marker in markers.items():
+        if name in ordered:
+            ax.plot(
+                ordered[name],
+                height,
+                marker,
+                label=name,
+                markersize=6,
+                markerfacecolor="none" if marker == "s" else None,
+            )
+    ax.set_yticks(height, [_readable(name) for name in ordered.index], fontsize=8)
+    ax.set(xlabel="error on masked cells (standard deviations)", xlim=(0, None))
+    ax.grid(axis="y", color="0.92")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    sns.despine(fig)
+    return fig
+
+
+def negative_maps(
+    distance: Mapping[str, xr.Dataset],
+    positive: Sequence[np.ndarray],
+    negative: Sequence[np.ndarray],
+) -> Figure:
+    """Draw training cells by their distance to the deposits, and what was drawn as negatives.
+
+    Parameters
+    ----------
+    distance : mapping
+        Region to a dataset with `distance (y, x)`, standard deviations, NaN outside training cells.
+    positive, negative : sequence of array (y, x)
+        Training positives and negatives, a region each.
+    """
+    fig, axes = _panels(len(distance))
+    high = max(float(np.nanpercentile(result["distance"], 98)) for result in distance.values())
+    low = min(float(np.nanpercentile(result["distance"], 2)) for result in distance.values())
+    for k, (ax, (region, result)) in enumerate(zip(axes, distance.items(), strict=True)):
+        label = "mean distance to the deposits (standard deviations)"
+        show_map(result["distance"], ax, label=label, title=region, limits=(low, high))
+        _show_cells(negative[k], result, ax, color="black")
+        _show_cells(positive[k], result, ax, color="red")
+    return fig
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw loss and validation average precision of each fine-tuning run."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name, history in histories.items():
+        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
+        axes[0].plot(history["step"], history["loss"], style, label=name)
+        (line,) = axes[1].plot(history["step"], history["average_precision"], style, label=name)
+        best = history.loc[history["average_precision"].idxmax()]
+        axes[1].plot(
+            best["step"], best["average_precision"], "o", color=line.get_color(), markersize=4
+        )
+    axes[0].set(xlabel="step", ylabel="loss (smoothed labels)", title="training cells")
+    axes[1].set(xlabel="step", ylabel="average precision", title="validation cells (dot: kept)")
+    axes[0].legend(title="split, fold", fontsize=7)
+    sns.despine(fig)
+    return fig
+
+
+def likelihood_maps(
+    maps: Mapping[str, xr.Dataset],
+    deposits: Mapping[str, pd.DataFrame] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw likelihood, and uncertainty if it is there, of all regions."""
+    names = [name for name in SCALES if name in next(iter(maps.values()))]
+    fig, axes = plt.subplots(
+        len(names),
+        len(maps),
+        figsize=(5.2 * len(maps), 4.3 * len(names)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, name in zip(axes, names, strict=True):
+        cmap, low, high = SCALES[name]
+        if high is None:
+            high = max(float(np.nanpercentile(result[name], 99)) for result in maps.values())
+        for ax, (region, result) in zip(row, maps.items(), strict=True):
+            known = deposits[region] if deposits is not None and name == "likelihood" else None
+            show_map(
+                result[name],
+                ax,
+                label=f"{name} (1)",
+                title=f"{region}: {name}",
+                cmap=cmap,
+                limits=(low, high),
+                deposits=known,
+            )
+    fig.suptitle(title)
+    return fig
+
+
+def held_out_maps(
+    ranks: Mapping[str, Mapping[str, xr.DataArray]], positive: Sequence[np.ndarray]
+) -> Figure:
+    """Draw the rank of held-out cells, methods across and regions down.
+
+    Parameters
+    ----------
+    ranks : mapping
+        Method to region to rank (y, x), 0 to 1.
+    positive : sequence of array (y, x)
+        Positive cells, a region each.
+    """
+    regions = list(next(iter(ranks.values())))
+    fig, axes = plt.subplots(
+        len(regions),
+        len(ranks),
+        figsize=(3.4 * len(ranks) + 0.8, 3.3 * len(regions)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for column, (method, maps) in zip(axes.T, ranks.items(), strict=True):
+        for k, (ax, (region, rank)) in enumerate(zip(column, maps.items(), strict=True)):
+            title = f"{region}: {METHODS.get(method, method)}"
+            show_map(rank, ax, label="", title=title, limits=(0, 1), bar=False, axes=False)
+            _show_cells(positive[k], rank, ax, color="red")
+    _scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
+    fig.colorbar(axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1)")
+    return fig
+
+
+def layer_attribution(result: xr.Dataset, name: str, origin: Sequence[str]) -> xr.DataArray:
+    """Contribution of one evidence layer (y, x), its planes summed; NaN where not explained."""
+    planes = [k for k, of in enumerate(origin) if of == name]
+    return result["attribution"].isel(layer=planes).sum("layer", min_count=1)
+
+
+def attribution_maps(
+    maps: Mapping[str, xr.Dataset], names: Sequence[str], origin: Sequence[str]
+) -> Figure:
+    """Draw contributions of some evidence layers, layers across and regions down.
+
+    Parameters
+    ----------
+    maps : mapping
+        Region to a dataset with `attribution (layer, y, x)` in logits.
+    names : sequence of str
+        Evidence layers; the planes of a layer of classes are summed.
+    origin : sequence of str
+        Evidence layer of each plane.
+    """
+    planes = {
+        (region, name): layer_attribution(result, name, origin)
+        for region, result in maps.items()
+        for name in names
+    }
+    top = max(float(np.nanpercentile(np.abs(plane), 98)) for plane in planes.values())
+    fig, axes = plt.subplots(
+        len(maps),
+        len(names),
+        figsize=(4.2 * len(names) + 0.8, 4 * len(maps)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
+        title = f"{region}: {_readable(name)}"
+        show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
+    fig.colorbar(
+        axes[0][0].images[0], ax=list(axes.flat), label="contribution to the logit", shrink=0.7
+    )
+    return fig
+
+
+def score_dots(
+    scores: pd.DataFrame, metrics: Mapping[str, str], *, chance: Mapping[str, float]
+) -> Figure:
+    """Draw scores averaged over folds with 95 % intervals: methods down, splits by colour.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Rows of the score table with fold "mean".
+    metrics : mapping
+        Metric to axis title.
+    chance : mapping
+        Metric to the value of a random ranking.
+    """
+    order = [name for name in METHODS if name in set(scores["method"])][::-1]
+    fig, axes = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(4.3 * len(metrics), 0.42 * len(order) + 1.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+        for shift, split in zip([0.15, -0.15], ["blocks", "random"], strict=True):
+            rows = scores[(scores["metric"] == metric) & (scores["split"] == split)]
+            rows = rows.set_index("method").reindex(order)
+            height = np.arange(len(order)) + shift
+            ax.hlines(height, rows["low"], rows["high"], color=f"C{int(shift < 0)}", alpha=0.6)
+            ax.plot(rows["value"], height, "os"[shift < 0], color=f"C{int(shift < 0)}", label=split)
+        if metric in chance:
+            ax.axvline(chance[metric], color="0.6", linewidth=0.8, linestyle=":")
+        ax.set_yticks(range(len(order)), [METHODS[name] for name in order])
+        ax.set(xlabel=title)
+        ax.grid(axis="y", color="0.93")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, [f"{name} split" for name in names], loc="outside upper right", ncols=2)
+    sns.despine(fig)
+    return fig
+
+
+def fold_curves(
+    curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], grid: np.ndarray
+) -> Figure:
+    """Draw ROC, precision-recall and capture-efficiency curves, a row a split.
+
+    Parameters
+    ----------
+    curves : mapping
+        Split to kind ("roc", "precision_recall", "capture") to method to (folds, points) values on
+        `grid`.
+    grid : array (points,)
+        Common x values, 0 to 1.
+    """
+    labels = {
+        "roc": ("false positive rate", "true positive rate", "ROC"),
+        "precision_recall": ("recall", "precision", "precision-recall"),
+        "capture": (
+            "share of area, most likely first",
+            "share of deposits captured",
+            "capture-efficiency",
+        ),
+    }
+    fig, axes = plt.subplots(
+        len(curves), 3, figsize=(12, 3.6 * len(curves)), layout="constrained", squeeze=False
+    )
+    for row, (split, kinds) in zip(axes, curves.items(), strict=True):
+        for ax, (kind, methods) in zip(row, kinds.items(), strict=True):
+            for name in [name for name in METHODS if name in methods]:
+                values = methods[name]
+                color = "0.2" if name == "oracle" else f"C{list(METHODS).index(name) - 1}"
+                ax.plot(
+                    grid,
+                    np.nanmean(values, axis=0),
+                    color=color,
+                    label=METHODS[name],
+                    linestyle="--" if name == "oracle" else "-",
+                )
+                if name == "mae" and len(values) > 1:
+                    ax.fill_between(
+                        grid,
+                        np.nanmin(values, axis=0),
+                        np.nanmax(values, axis=0),
+                        color=color,
+                        alpha=0.15,
+                        linewidth=0,
+                    )
+            x, y, title = labels[kind]
+            if kind != "precision_recall":
+                ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
+            ax.set(xlabel=x, ylabel=y, title=f"{split}: {title}", xlim=(0, 1), ylim=(0, 1.02))
+    axes[0][0].legend(fontsize=7, loc="lower right")
+    sns.despine(fig)
+    return fig
+
+
+def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
+    """Draw the contrast of each layer's binary pattern with its standard error."""
+    rows = table.sort_values("studentised")
+    fig, ax = plt.subplots(figsize=(7, 0.24 * len(rows) + 1.2), layout="constrained")
+    error = (rows["contrast"] / rows["studentised"]).abs()
+    colors = np.where(rows["used"], "C0", "0.7")
+    ax.barh(range(len(rows)), rows["contrast"], color=colors)
+    ax.errorbar(
+        rows["contrast"], range(len(rows)), xerr=error, fmt="none", ecolor="0.3", linewidth=0.8
+    )
+    ax.set_yticks(range(len(rows)), [_readable(name) for name in rows["layer"]], fontsize=8)
+    ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: C / s(C) below {minimum})")
+    sns.despine(fig)
+    return fig
+
+
+def importance_bars(
+    importances: Mapping[str, pd.Series], *, roles: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw mean absolute contributions by layer, a panel a method, in one order.
+
+    Parameters
+    ----------
+    importances : mapping
+        Method to importance by evidence layer; drawn as shares of the sum.
+    roles : mapping, optional
+        Layer to "causal", "proxy" or "distractor", where the truth is known; colours the bars.
+    """
+    shares = pd.DataFrame({name: values / values.sum() for name, values in importances.items()})
+    shares = shares.loc[shares.mean(axis=1).sort_values().index]
+    palette = {"causal": "C2", "proxy": "C1", "distractor": "0.6"}
+    fig, axes = plt.subplots(
+        1,
+        len(importances),
+        figsize=(4.5 * len(importances), 0.26 * len(shares) + 1.2),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for ax, name in zip(axes[0], shares, strict=True):
+        colors = [palette[roles[layer]] if roles else "C0" for layer in shares.index]
+        ax.barh([_readable(layer) for layer in shares.index], 100 * shares[name], color=colors)
+        ax.set(xlabel="share of all contributions (%)", title=name)
+    if roles:
+        handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in palette.values()]
+        axes[0][-1].legend(handles, palette, title="true role", loc="lower right")
+    sns.despine(fig)
+    return fig
+
+
+def window_explanation(
+    values: np.ndarray, attribution: np.ndarray, names: Sequence[str], *, cell_km: float, title: str
+) -> Figure:
+    """Draw layers of one window above their attributions.
+
+    Parameters
+    ----------
+    values, attribution : array (layers, H, W)
+        Standardised evidence (NaN where missing), and contributions to the logit.
+    names : sequence of str
+    cell_km : float
+        Cell size (km).
+    """
+    fig, axes = plt.subplots(
+        2, len(names), figsize=(2.3 * len(names) + 1, 4.8), layout="constrained", squeeze=False
+    )
+    side = values.shape[1] * cell_km / 2
+    extent = (-side, side, -side, side)
+    top = np.abs(attribution).max()
+    for k, name in enumerate(names):
+        evidence = axes[0][k].imshow(values[k], cmap="viridis", vmin=-2.5, vmax=2.5, extent=extent)
+        spoken = axes[1][k].imshow(
+            attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent
+        )
+        axes[0][k].set_title(_readable(name), fontsize=9)
+        axes[1][k].set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
+        for ax in axes[:, k]:
+            ax.set_facecolor(NODATA)
+            ax.plot(0, 0, "+", color="red", markersize=6)
+            ax.tick_params(labelsize=7)
+    axes[0][0].set_ylabel("evidence\nkm from centre")
+    axes[1][0].set_ylabel("contribution\nkm from centre")
+    fig.colorbar(evidence, ax=axes[0], label="standard deviations", pad=0.01)
+    fig.colorbar(spoken, ax=axes[1], label="logit a cell", pad=0.01)
+    fig.suptitle(title)
+    return fig
+
+
+def overview(
+    cube: xr.Dataset,
+    layers: Sequence[str],
+    result: xr.Dataset,
+    attribution: xr.DataArray,
+    deposits: pd.DataFrame,
+    *,
+    attribution_label: str,
+) -> Figure:
+    """Draw the whole way on one wide picture: evidence, likelihood, uncertainty, explanation."""
+    fig = plt.figure(figsize=(16, 4.4), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=[1, 2.6])
+    for ax, name in zip(left.subplots(2, 2).flat, layers, strict=True):
+        plane = cube["evidence"].sel(layer=name)
+        show_map(plane, ax, label="", title=_readable(name), bar=False, axes=False, cmap="cividis")
+    left.suptitle("evidence layers  →")
+    axes = right.subplots(1, 3)
+    for ax, name in zip(axes, SCALES, strict=False):
+        cmap, low, high = SCALES[name]
+        shown = deposits if name == "likelihood" else None
+        show_map(
+            result[name],
+            ax,
+            label=f"{name} (1)",
+            cmap=cmap,
+            deposits=shown,
+            axes=False,
+            limits=(low, high or float(np.nanpercentile(result[name], 99))),
+            title=name,
+        )
+    top = float(np.nanpercentile(np.abs(attribution), 98))
+    show_map(
+        attribution,
+        axes[2],
+        label="contribution to the logit",
+        cmap="RdBu_r",
+        axes=False,
+        limits=(-top, top),
+        title=attribution_label,
+    )
+    _scale_bar(axes[0], cube)
+    right.suptitle("likelihood (circles: known deposits), uncertainty, explanation")
+    return fig
+
+
+def _panels(count: int) -> tuple[Figure, np.ndarray]:
+    fig, axes = plt.subplots(
+        1, count, figsize=(5.2 * count, 4.6), layout="constrained", squeeze=False
+    )
+    return fig, axes[0]
+
+
+def _extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, float]:
+    west, south, east, north = layer.rio.bounds()
+    return west / 1e3, east / 1e3, south / 1e3, north / 1e3
+
+
+def _note_crs(layer: xr.DataArray, ax: Axes) -> None:
+    name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
+    ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right", color="0.3")
+
+
+def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
+    west, east, south, north = _extent_km(layer)
+    length = float(f"{(east - west) / 4:.0e}")
+    x, y = west + 0.05 * (east - west), south + 0.05 * (north - south)
+    ax.plot([x, x + length], [y, y], color="black", linewidth=2, solid_capstyle="butt")
+    ax.annotate(f"{length:g} km", (x, y), xytext=(0, 3), textcoords="offset points", fontsize=7)
+
+
+def _show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
+    rows, cols = np.nonzero(cells)
+    x, y = grid["x"].values[cols] / 1e3, grid["y"].values[rows] / 1e3
+    ax.plot(x, y, ".", color=color, markersize=1.5)
+
+
+def _readable(name: str) -> str:
+    return str(name).replace("_", " ").replace("=", ": ")

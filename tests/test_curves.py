@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from mpm.curves import (
+    calibration_table,
+    capture_efficiency,
+    expected_calibration_error,
+    precision_recall,
+    roc,
+)
+from mpm.metrics import Prediction, scores
+
+
+def test_capture_among_equal_scores_is_what_chance_gives():
+    "The order of equal cells is unknown, so a constant captures the share of the area"
+    p = np.full(10, 0.5)
+    deposit = np.array([1, 1, 2] + [-1] * 7)
+    prediction = Prediction(deposit > 0, p, deposit, 0.5)
+    grid = np.array([0, 0.1, 0.35, 1])
+    np.testing.assert_allclose(capture_efficiency(prediction, grid), grid)
+    p[0] = 0.9  # the area's edge lies after the first and within the nine others
+    prediction = Prediction(deposit > 0, p, deposit, 0.5)
+    expected = [0, 0.5, (1 + 2.5 / 9) / 2, 1]
+    np.testing.assert_allclose(capture_efficiency(prediction, grid), expected)
+
+
+def test_roc_and_precision_recall_have_the_right_areas():
+    "Scores with ties: the area is the number of the score table, trapezes or steps"
+    rng = np.random.default_rng(0)
+    deposit = np.where(np.arange(2000) < 50, np.arange(2000) // 5, -1)
+    p = (1 / (1 + np.exp(3 - rng.normal(size=2000) - 1.5 * (deposit >= 0)))).round(2)
+    prediction = Prediction(deposit >= 0, p, deposit, 0.1)
+    middles = (np.arange(100_000) + 0.5) / 100_000
+    table = scores(deposit >= 0, p, deposit, 0.1, draws=0).set_index("metric")["value"]
+    assert roc(prediction, middles).mean() == pytest.approx(table["auc"], abs=1e-4)
+    area = precision_recall(prediction, middles).mean()
+    assert area == pytest.approx(table["average_precision"], abs=1e-4)
+
+
+def test_curves_by_hand():
+    "Four cells, ranked deposit, background, deposit, background"
+    prediction = Prediction([True, False, True, False], [0.9, 0.8, 0.7, 0.1], [1, -1, 2, -1], 0.5)
+    grid = np.array([0, 0.5, 1])
+    np.testing.assert_allclose(roc(prediction, grid), [0.5, 1, 1])
+    np.testing.assert_allclose(precision_recall(prediction, grid), [1, 1, 2 / 3])
+    np.testing.assert_allclose(capture_efficiency(prediction, grid), [0, 0.5, 1])
+
+
+def test_curves_are_nan_where_a_class_is_missing():
+    "A fold without deposits is left out of the average, not counted as zero"
+    grid = np.linspace(0, 1, 3)
+    nothing = Prediction(np.zeros(5, bool), np.linspace(0, 1, 5), np.full(5, -1), 0.5)
+    for curve in (roc, precision_recall, capture_efficiency):
+        assert np.isnan(curve(nothing, grid)).all()
+    only = Prediction(np.ones(5, bool), np.linspace(0, 1, 5), np.arange(5), 0.5)
+    for curve in (roc, precision_recall):
+        assert np.isnan(curve(only, grid)).all()
+
+
+def test_calibration_is_near_zero_for_calibrated_rare_events():
+    "The accuracy-based error would be near 0.97 here"
+    rng = np.random.default_rng(2)
+    p = rng.beta(0.5, 30, size=100_000)
+    y = rng.random(100_000) < p
+    assert expected_calibration_error(y, p) < 0.001
+    assert expected_calibration_error(y, 2 * p) == pytest.approx(p.mean(), rel=0.1)
+
+
+def test_calibration_table_by_hand():
+    "Two bins of two cells; equal scores make one bin"
+    y = np.array([0, 0, 1, 1], dtype=bool)
+    table = calibration_table(y, np.array([0.1, 0.3, 0.5, 0.9]), bins=2)
+    np.testing.assert_allclose(table["predicted"], [0.2, 0.7])
+    np.testing.assert_allclose(table["observed"], [0, 1])
+    assert table["cells"].tolist() == [2, 2]
+    assert table["positives"].tolist() == [0, 2]
+    same = calibration_table(y, np.full(4, 0.5))
+    assert len(same) == 1
+    assert expected_calibration_error(y, np.full(4, 0.5)) == 0

@@ -1,0 +1,256 @@
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (adds the .rio accessor)
+import torch
+import xarray as xr
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from torch import nn
+
+from mpm import explain, mae
+from mpm.fine_tuning import FineTuneSettings, fine_tune
+from mpm.windows import make_windows
+
+torch.set_num_threads(1)
+
+TINY = mae.MAEConfig(layers=3, window=9, width=16, depth=1, heads=2)
+SETTINGS = FineTuneSettings(
+    steps=60, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False
+)
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """Three layers on 20 x 20 cells: noise, one that is high at positive cells, one with gaps."""
+    rng = np.random.default_rng(0)
+    evidence = rng.normal(size=(3, 20, 20)).astype("float32")
+    evidence[1] += 5 * (np.arange(400) % 10 == 0).reshape(20, 20)
+    evidence[2, 5:12, 4:9] = np.nan
+    valid = np.ones((20, 20), bool)
+    cube = xr.Dataset(
+        {"evidence": (("layer", "y", "x"), evidence), "valid": (("y", "x"), valid)},
+        coords={"layer": ["noise", "signal", "gaps"]},
+    )
+    return make_windows([cube], 9)
+
+
+@pytest.fixture(scope="module")
+def classifier(windows):
+    cells = np.arange(400)
+    labels, train = cells % 10 == 0, cells % 20 < 10
+    fitted = fine_tune(
+        mae.build(TINY, seed=0).encoder,
+        windows,
+        cells[labels & train],
+        cells[~labels & train],
+        cells[~train],
+        labels,
+        SETTINGS,
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    return fitted.classifier
+
+
+class Linear(nn.Module):
+    """Logit = sum of weight x value: what its explanation must be is known exactly."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 9, 9, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, values, observed):
+        return (self.weight * values).sum(dim=(1, 2, 3))
+
+
+CELLS = np.array([0, 21, 150, 187, 399])
+
+
+# Integrated gradients
+
+
+def test_attributions_sum_to_the_change_of_the_logit(classifier, windows):
+    "Completeness within 1 % at 64 points, checked against the logits, not against itself"
+    attribution, gap = explain.integrated_gradients(classifier, windows, CELLS, steps=64)
+    values, observed = windows.gather(CELLS)
+    with torch.no_grad():
+        change = classifier(values, observed) - classifier(torch.zeros_like(values), observed)
+    assert change.abs().min() > 0.05  # there is something to explain
+    np.testing.assert_allclose(attribution.sum(axis=(1, 2, 3)), change.numpy(), rtol=0.01)
+    assert gap.shape == (5,) and gap.max() < 0.01
+    expected = np.abs(attribution.sum(axis=(1, 2, 3)) / change.numpy() - 1)
+    np.testing.assert_allclose(gap, expected, atol=1e-4)
+
+
+def test_more_points_come_closer(classifier, windows):
+    "Two points do not do, which the gap says"
+    gaps = [
+        explain.integrated_gradients(classifier, windows, CELLS, steps=steps)[1].max()
+        for steps in (2, 64)
+    ]
+    assert gaps[0] > 10 * gaps[1]
+
+
+@pytest.mark.parametrize("baseline", [None, torch.linspace(-1, 1, 243).reshape(3, 9, 9)])
+def test_a_linear_model_is_explained_exactly(windows, baseline):
+    "Weight x (value - baseline) in every observed cell, 0 in every missing one"
+    model = Linear()
+    attribution, gap = explain.integrated_gradients(
+        model, windows, CELLS, baseline=baseline, steps=3
+    )
+    values, observed = windows.gather(CELLS)
+    start = torch.zeros(3, 9, 9) if baseline is None else baseline
+    expected = (model.weight.detach() * (values - start)).where(observed, 0)
+    np.testing.assert_allclose(attribution, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert gap.max() < 1e-3
+
+
+@pytest.mark.parametrize("baseline", [None, torch.ones(3, 9, 9)])
+def test_missing_cells_explain_nothing(classifier, windows, baseline):
+    "Neither gaps in a layer nor cells beyond the edge of the map, whatever the baseline"
+    attribution, _ = explain.integrated_gradients(classifier, windows, CELLS, baseline=baseline)
+    _, observed = windows.gather(CELLS)
+    assert (attribution[~observed.numpy()] == 0).all()
+    assert (~observed).any() and (attribution[observed.numpy()] != 0).mean() > 0.9
+
+
+def test_the_layer_that_decides_gets_the_contribution(classifier, windows):
+    "At positive cells the layer with the signal outweighs noise and gaps"
+    positive = np.arange(0, 400, 10)
+    attribution, _ = explain.integrated_gradients(classifier, windows, positive)
+    signed, _ = explain.by_layer(attribution)
+    assert signed[:, 1].mean() > 3 * np.abs(signed[:, [0, 2]]).mean()
+
+
+def test_batches_do_not_change_the_attributions(classifier, windows):
+    "Windows are explained one by one, whatever is beside them, in the order asked for"
+    one, many = (
+        explain.integrated_gradients(classifier, windows, CELLS, batch=batch) for batch in (1, 4)
+    )
+    np.testing.assert_allclose(one[0], many[0], atol=1e-5)
+    reverse, _ = explain.integrated_gradients(classifier, windows, CELLS[::-1].copy())
+    np.testing.assert_allclose(reverse[::-1], many[0], atol=1e-5)
+
+
+def test_the_explained_classifier_is_left_as_it_was(classifier, windows):
+    "On the CPU, in evaluation mode, without gradients in its weights"
+    classifier.zero_grad()
+    explain.integrated_gradients(classifier.train(), windows, CELLS[:2])
+    assert not any(module.training for module in classifier.modules())
+    assert all(weight.grad is None for weight in classifier.parameters())
+    assert {weight.device.type for weight in classifier.parameters()} == {"cpu"}
+
+
+def test_signed_and_absolute_sums_by_hand():
+    "Parts of one window that cancel are lost in the signed sum only"
+    attribution = np.zeros((2, 2, 2, 2))
+    attribution[0, 0] = [[1, -1], [2, -2]]
+    attribution[1, 1] = [[1, 2], [3, -4]]
+    signed, absolute = explain.by_layer(attribution)
+    np.testing.assert_array_equal(signed, [[0, 0], [0, 2]])
+    np.testing.assert_array_equal(absolute, [[6, 0], [0, 10]])
+
+
+# Where a cell lies
+
+
+def test_distance_is_measured_within_a_region(windows):
+    "In kilometres to the nearest positive cell, by hand; without one it is infinite"
+    grid = xr.Dataset(coords={"x": 500.0 * np.arange(20), "y": 500.0 * np.arange(20)[::-1]})
+    positive = np.zeros(400, bool)
+    positive[[0, 399]] = True  # two corners
+    distance = explain.distance_to_positives(windows, positive, {"west": grid})
+    assert distance[[0, 399]].tolist() == [0, 0]
+    assert distance[3 * 20 + 4] == pytest.approx(0.5 * 5)
+    assert distance[16 * 20 + 16] == pytest.approx(0.5 * np.hypot(3, 3))
+    none = explain.distance_to_positives(windows, np.zeros(400, bool), {"west": grid})
+    assert np.isinf(none).all()
+
+
+@pytest.mark.parametrize(
+    ("crs", "where"), [(32633, "15.00° E, 45.10° N"), (32719, "69.00° W, 44.93° S")]
+)
+def test_a_cell_is_described_by_longitude_and_latitude(windows, crs, where):
+    "Row 1, column 2 of a grid whose cell (1, 2) lies on the central meridian"
+    north = {32633: 4_994_120.0, 32719: 5_025_000.0}[crs]
+    x = 500_000 + 1000.0 * (np.arange(20) - 2)
+    grid = xr.Dataset(coords={"x": x, "y": north - 1000.0 * (np.arange(20) - 1)})
+    found = explain.describe_cell(windows, 22, {"west": grid.rio.write_crs(crs)}, 0.876)
+    assert found == f"west, {where}: likelihood 0.88"
+
+
+# Trees
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 4))
+    labels = features[:, 0] + 0.5 * features[:, 1] + 0.3 * rng.normal(size=300) > 0.5
+    features[rng.random(features.shape) < 0.1] = np.nan
+    return features, labels
+
+
+def test_boosting_shap_sums_to_the_raw_score(cells):
+    "The sum differs from the log odds by one constant, the same for all cells"
+    features, labels = cells
+    model = HistGradientBoostingClassifier(max_iter=20).fit(features, labels)
+    values = explain.tree_shap(model, features)
+    assert values.shape == features.shape
+    rest = model.decision_function(features) - values.sum(axis=1)
+    np.testing.assert_allclose(rest, rest[0], atol=1e-4)
+    score = model.decision_function(features)
+    np.testing.assert_allclose(np.diff(values.sum(axis=1)), np.diff(score), atol=1e-4)
+    assert np.abs(values).mean(axis=0).argmax() == 0
+
+
+def test_forest_shap_sums_to_the_probability(cells):
+    "Of the positive class, not the other, although a forest gives both"
+    features, labels = np.nan_to_num(cells[0]), cells[1]
+    model = RandomForestClassifier(20, max_depth=4, random_state=0).fit(features, labels)
+    values = explain.tree_shap(model, features)
+    assert values.shape == features.shape
+    rest = model.predict_proba(features)[:, 1] - values.sum(axis=1)
+    np.testing.assert_allclose(rest, rest[0], atol=1e-4)
+
+
+def test_shap_values_of_another_shape_are_refused(cells, monkeypatch):
+    "A library that changes its output is noticed, not averaged over"
+    import shap
+
+    class Odd:
+        def __init__(self, model):
+            pass
+
+        def shap_values(self, features):
+            return np.zeros((len(features), 7))
+
+    monkeypatch.setattr(shap, "TreeExplainer", Odd)
+    with pytest.raises(ValueError, match=r"shape \(300, 7\), features \(300, 4\)"):
+        explain.tree_shap(None, cells[0])
+
+
+# Importance
+
+
+def test_one_hot_planes_are_summed_before_their_size_is_taken():
+    "Planes of one layer that cancel in a cell count as nothing there; largest first"
+    values = np.array([[1.0, 2.0, -2.0], [1.0, 2.0, 2.0]])
+    found = explain.importance(values, ["gravity", "rock=a", "rock=b"], ["gravity", "rock", "rock"])
+    assert found.to_dict() == {"rock": 2.0, "gravity": 1.0}
+    assert found.index.tolist() == ["rock", "gravity"]
+
+
+def test_planes_of_a_layer_need_not_stand_together():
+    "Belonging is by name, not by place"
+    values = np.array([[1.0, 5.0, 3.0], [1.0, 5.0, -3.0]])
+    found = explain.importance(values, ["a=1", "b", "a=2"], ["a", "b", "a"])
+    assert found.to_dict() == {"b": 5.0, "a": 3.0}  # |1 + 3| and |1 - 3|
+
+
+def test_rank_agreement_by_hand():
+    "Over shared layers: the same order gives 1, the reverse -1, one swap of three 0.5"
+    one = pd.Series({"a": 3.0, "b": 2.0, "c": 1.0, "only here": 9.0})
+    assert explain.rank_agreement(one, one) == pytest.approx(1)
+    assert explain.rank_agreement(one, pd.Series({"c": 9.0, "b": 5.0, "a": 4.0})) == -1
+    assert explain.rank_agreement(one, pd.Series({"b": 9, "a": 5, "c": 4})) == pytest.approx(0.5)

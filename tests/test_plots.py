@@ -1,0 +1,554 @@
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (adds the .rio accessor)
+import xarray as xr
+from matplotlib.colors import to_rgb
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
+
+from mpm import plots
+
+LOCAL = CRS.from_proj4("+proj=laea +lat_0=11 +lon_0=22 +ellps=GRS80 +units=m")
+DEPOSITS = pd.DataFrame(
+    {"x": [500_250.0, 503_000.0], "y": [897_000.0, 900_750.0], "type": ["MVT", "CD"]}
+).assign(deposit=[4, 9])
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    "Every test draws in the style of the notebooks, and leaves no figure open"
+    with plt.rc_context():
+        plots.house_style()
+        yield
+    plt.close("all")
+
+
+def cube(shape=(8, 12), crs=32633, seed=0) -> xr.Dataset:
+    """Two layers on 500 m cells, west edge at 500 km, north edge at 901 km; a gap in a corner."""
+    rng = np.random.default_rng(seed)
+    evidence = rng.normal(size=(2, *shape)).astype("float32")
+    evidence[1] = evidence[1] > 0
+    evidence[:, :2, :2] = np.nan
+    made = xr.Dataset(
+        {
+            "evidence": (("layer", "y", "x"), evidence),
+            "valid": (("y", "x"), np.isfinite(evidence[0])),
+            "likelihood": (("y", "x"), np.clip(evidence[0] / 8 + 0.4, 0, 1)),
+            "uncertainty": (("y", "x"), np.abs(evidence[0]) / 20),
+        },
+        coords={
+            "layer": ["gravity", "rock=black_shale"],
+            "kind": ("layer", ["continuous", "binary"]),
+            "units": ("layer", ["mGal", "1"]),
+            "x": 500_250 + 500.0 * np.arange(shape[1]),
+            "y": 900_750 - 500.0 * np.arange(shape[0]),
+        },
+        attrs={"region": "west"},
+    )
+    return made.rio.write_crs(crs).rio.write_transform(from_origin(500_000, 901_000, 500, 500))
+
+
+def maps(ax) -> list:
+    return ax.get_images()
+
+
+def bars(fig) -> list:
+    """Colour bars of a figure, in the order drawn."""
+    return [ax._colorbar for ax in fig.axes if hasattr(ax, "_colorbar")]
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def lines(ax) -> dict:
+    """Label to x and y of the lines drawn."""
+    return {line.get_label(): line.get_data() for line in ax.lines}
+
+
+# Files
+
+
+def test_saving_twice_gives_the_same_bytes(outputs):
+    "A PNG in the study's folder, without date or software version; the old one is replaced"
+    contents = []
+    for _ in range(2):
+        fig = plots.likelihood_maps({"west": cube()}, {"west": DEPOSITS}, title="demo")
+        place = plots.save(fig, "demo", "05_maps")
+        contents.append(place.read_bytes())
+    assert place == outputs / "figures" / "demo" / "05_maps.png"
+    assert contents[0] == contents[1]
+    assert contents[0].startswith(b"\x89PNG")
+    for word in (b"Software", b"Matplotlib", b"tIME", b"date", b"Creation"):
+        assert word not in contents[0]
+
+
+def test_a_map_of_a_region_is_a_small_file():
+    "192 x 192 cells, likelihood and uncertainty with deposits: below 300 kB"
+    large = cube((192, 192))
+    smooth = 12 * gaussian_filter(np.random.default_rng(0).normal(size=(192, 192)), 6)
+    large["likelihood"][:] = 1 / (1 + np.exp(-smooth))
+    large["uncertainty"][:] = np.abs(smooth) / 20
+    fig = plots.likelihood_maps({"west": large}, {"west": DEPOSITS}, title="demo")
+    assert plots.save(fig, "demo", "05_large").stat().st_size < 300_000
+
+
+# One map
+
+
+def test_a_map_lies_at_its_kilometres():
+    "Edges, not centres, of the cells: 500 to 506 km east, 897 to 901 km north; north is up"
+    plane = cube()["evidence"][0]
+    ax = plots.show_map(plane, label="gravity (mGal)", title="Gravity")
+    (image,) = maps(ax)
+    assert image.get_extent() == [500, 506, 897, 901]
+    assert image.origin == "upper"
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), plane.values)
+    assert ax.get_aspect() == 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Easting (km)", "Northing (km)")
+    assert ax.get_title() == "Gravity"
+    assert bars(ax.figure)[0].ax.get_ylabel() == "gravity (mGal)"
+
+
+@pytest.mark.parametrize(("crs", "name"), [(32633, "EPSG:32633"), (LOCAL, "local CRS")])
+def test_a_map_names_its_crs(crs, name):
+    "By its code, or as local where there is none"
+    ax = plots.show_map(cube(crs=crs)["evidence"][0], label="")
+    assert texts(ax) == [name]
+
+
+def test_missing_cells_are_light_grey():
+    "In the picture itself: the gap in the north-west corner shows the colour of no scale"
+    fig, ax = plt.subplots(figsize=(4, 4))
+    plots.show_map(cube()["evidence"][0], ax, label="", bar=False)
+    fig.canvas.draw()
+    picture = np.asarray(fig.canvas.buffer_rgba())[..., :3] / 255
+
+    def color(x, y):
+        column, row = ax.transData.transform((x, y))
+        return picture[round(picture.shape[0] - row), round(column)]
+
+    grey = to_rgb(plots.NODATA)
+    np.testing.assert_allclose(color(500.4, 900.6), grey, atol=0.01)
+    assert np.abs(color(503.25, 899.25) - grey).max() > 0.05
+
+
+@pytest.mark.parametrize("axes", [True, False])
+def test_deposits_are_drawn_at_their_kilometres(axes):
+    "As hollow circles, on maps with and without axes"
+    ax = plots.show_map(cube()["likelihood"], label="", deposits=DEPOSITS, axes=axes)
+    (circles,) = ax.lines
+    np.testing.assert_allclose(circles.get_xdata(), [500.25, 503])
+    np.testing.assert_allclose(circles.get_ydata(), [897, 900.75])
+    assert circles.get_marker() == "o" and circles.get_markerfacecolor() == "none"
+    assert circles.get_linestyle() == "None"
+
+
+def test_no_deposits_draw_nothing():
+    ax = plots.show_map(cube()["likelihood"], label="", deposits=DEPOSITS[:0])
+    assert not ax.lines
+
+
+def test_colours_leave_out_the_tails_and_say_so():
+    "2nd to 98th percentile by default, with arrows on the colour bar; limits given are kept"
+    plane = cube((30, 30))["evidence"][0]
+    ax = plots.show_map(plane, label="")
+    assert maps(ax)[0].get_clim() == pytest.approx(np.nanpercentile(plane, [2, 98]))
+    wide = plots.show_map(plane, label="", limits=(-9, 9))
+    assert maps(wide)[0].get_clim() == (-9, 9)
+    high = plots.show_map(plane, label="", limits=(-9, 0))
+    low = plots.show_map(plane, label="", limits=(0, 9))
+    assert [bars(each.figure)[0].extend for each in (ax, wide, high, low)] == [
+        "both",
+        "neither",
+        "max",
+        "min",
+    ]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_layer_without_a_value_can_be_drawn():
+    "All cells missing: an empty grey map, and no warning"
+    plane = cube()["evidence"][0] * np.nan
+    ax = plots.show_map(plane.rio.write_crs(32633), label="")
+    assert maps(ax)[0].get_clim() == (0, 1)
+
+
+# Several maps
+
+
+def test_likelihood_maps_share_one_scale():
+    "A row a quantity, a column a region; likelihood from 0 to 1, uncertainty with one upper end"
+    east = cube(seed=1)
+    east["uncertainty"] = 3 * east["uncertainty"]
+    fig = plots.likelihood_maps(
+        {"west": cube(), "east": east}, {"west": DEPOSITS, "east": DEPOSITS[:1]}, title="MVT"
+    )
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert [ax.get_title() for ax in panels] == [
+        "west: likelihood",
+        "east: likelihood",
+        "west: uncertainty",
+        "east: uncertainty",
+    ]
+    limits = [maps(ax)[0].get_clim() for ax in panels]
+    assert limits[:2] == [(0, 1), (0, 1)]
+    assert limits[2] == limits[3] and limits[2][0] == 0
+    assert limits[2][1] == pytest.approx(np.nanpercentile(east["uncertainty"], 99))
+    assert [len(ax.lines) for ax in panels] == [1, 1, 0, 0]
+    assert [len(panels[k].lines[0].get_xdata()) for k in (0, 1)] == [2, 1]
+    labels = [bar.ax.get_ylabel() for bar in bars(fig)]
+    assert labels == ["likelihood (1)"] * 2 + ["uncertainty (1)"] * 2
+    assert fig.get_suptitle() == "MVT"
+
+
+def test_likelihood_alone_makes_one_row():
+    fig = plots.likelihood_maps({"west": cube().drop_vars("uncertainty")})
+    assert [ax.get_title() for ax in fig.axes if maps(ax)] == ["west: likelihood"]
+
+
+def test_layer_maps_show_units_and_shares():
+    "Continuous layers with their units, one-hot planes from 0 to 1; spare panels stay empty"
+    layers = ["gravity", "rock=black_shale", "gravity"]
+    fig = plots.layer_maps(cube(), layers, title="evidence", columns=2)
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert [ax.get_title() for ax in panels] == ["gravity", "rock: black shale", "gravity"]
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["mGal", "share", "mGal"]
+    assert maps(panels[1])[0].get_clim() == (0, 1)
+    assert sum(not ax.axison for ax in fig.axes) == 1
+
+
+@pytest.mark.parametrize(("cells", "length"), [(12, 2), (60, 8), (200, 20)])
+def test_the_scale_bar_is_as_long_as_it_says(cells, length):
+    "About a quarter of the width, one digit, in kilometres of the map"
+    fig = plots.layer_maps(cube((8, cells)), ["gravity"], title="", columns=1)
+    ax = fig.axes[0]
+    start, end = ax.lines[0].get_xdata()
+    assert end - start == pytest.approx(length)
+    assert texts(ax) == [f"{length} km"]
+
+
+def test_deposit_maps_count_deposits_of_each_target():
+    "By deposit, not by row, and only of the target's types"
+    twice = pd.concat([DEPOSITS, DEPOSITS[:1].assign(x=501_000.0)])
+    targets = {"MVT": SimpleNamespace(types=("MVT",)), "all": SimpleNamespace(types=None)}
+    fig = plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
+    assert fig.axes[0].get_title() == "west: 1 MVT (red), 2 all (black)"
+    drawn, _ = fig.axes[0].lines
+    np.testing.assert_allclose(drawn.get_xdata(), [500.25, 501])
+    assert bars(fig)[0].ax.get_ylabel() == "gravity (mGal)"
+
+
+def test_split_maps_colour_every_cell_by_its_part():
+    "0 dead zone, 1 train, 2 validation, 3 test, nothing outside the study area"
+    shape = (8, 12)
+    columns = np.broadcast_to(np.arange(12), shape)
+    parts = SimpleNamespace(
+        train=[columns < 4], validation=[(columns > 4) & (columns < 8)], test=[columns > 8]
+    )
+    west = cube()
+    for part in (parts.train, parts.validation, parts.test):
+        part[0] = part[0] & west["valid"].values
+    positive = np.zeros(shape, bool)
+    positive[7, 2] = True
+    fig = plots.split_maps({"west": west}, parts, positives=[positive], title="fold 0")
+    code = maps(fig.axes[0])[0].get_array().filled(np.nan)
+    assert code[7].tolist() == [1, 1, 1, 1, 0, 2, 2, 2, 0, 3, 3, 3]
+    assert np.isnan(code[:2, :2]).all()
+    (cells,) = fig.axes[0].lines
+    assert (cells.get_xdata(), cells.get_ydata()) == (pytest.approx([501.25]), [897.25])
+    labels = [label.get_text() for label in fig.axes[-1].get_yticklabels()]
+    assert labels == ["dead zone", "train", "validation", "test"]
+
+
+def test_missing_evidence_is_written_in_percent():
+    "A cell a layer and region, in the order of the layers"
+    coverage = pd.DataFrame(
+        {
+            "layer": ["b", "b", "a_x", "a_x"],
+            "region": ["west", "east"] * 2,
+            "missing": [0.0, 12.5, 100.0, 3.0],
+        }
+    )
+    fig = plots.missing_table(coverage)
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a x"]
+    regions = [label.get_text() for label in ax.get_xticklabels()]
+    found = np.array(texts(ax)).reshape(2, 2)
+    assert found[0, regions.index("east")] == "12.5" and found[1, regions.index("west")] == "100.0"
+    assert fig.axes[1].get_ylabel() == "missing (% of valid cells)"
+
+
+def test_negatives_and_positives_lie_on_their_cells():
+    "Black dots and red dots over the distance to the deposits, one scale for all regions"
+    maps_ = {name: cube(seed=k)[["likelihood"]] for k, name in enumerate(["west", "east"])}
+    distance = {
+        name: made.rename(likelihood="distance") * (k + 1)
+        for k, (name, made) in enumerate(maps_.items())
+    }
+    positive, negative = np.zeros((2, 8, 12), bool), np.zeros((2, 8, 12), bool)
+    positive[:, 7, 2], negative[:, 6, 0] = True, True
+    fig = plots.negative_maps(distance, list(positive), list(negative))
+    west, east = (ax for ax in fig.axes if maps(ax))
+    drawn = {line.get_color(): line.get_xydata().tolist() for line in west.lines}
+    assert drawn == {"black": [[500.25, 897.75]], "red": [[501.25, 897.25]]}
+    assert maps(west)[0].get_clim() == maps(east)[0].get_clim()
+    assert bars(fig)[0].ax.get_ylabel().endswith("(standard deviations)")
+
+
+def test_held_out_maps_have_a_column_a_method():
+    "Ranks from 0 to 1, positive cells in red, one colour bar for all"
+    ranks = {"west": cube()["likelihood"], "east": cube(seed=1)["likelihood"]}
+    positive = np.zeros((8, 12), bool)
+    positive[7, 2] = True
+    fig = plots.held_out_maps({"mae": ranks, "gradient_boosting": ranks}, [positive] * 2)
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert [ax.get_title() for ax in panels] == [
+        "west: MAE, fine-tuned",
+        "west: gradient boosting",
+        "east: MAE, fine-tuned",
+        "east: gradient boosting",
+    ]
+    assert {maps(ax)[0].get_clim() for ax in panels} == {(0, 1)}
+    assert all(ax.lines[0].get_xydata().tolist() == [[501.25, 897.25]] for ax in panels)
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["rank within the fold (1)"]
+
+
+# Training
+
+
+def test_loss_curves_show_what_was_recorded():
+    "Training left, held-out right, on one logarithmic scale, with the layer mean to compare with"
+    history = pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "held_out": [1.1, 0.6]})
+    fig = plots.loss_curves({"blocks, 0": history, "random, 0": history}, naive=0.9)
+    left, right = fig.axes
+    np.testing.assert_array_equal(lines(left)["blocks, 0"], [[10, 20], [1.0, 0.5]])
+    np.testing.assert_array_equal(lines(right)["random, 0"], [[10, 20], [1.1, 0.6]])
+    assert [line.get_linestyle() for line in right.lines[:2]] == ["-", "--"]
+    assert right.lines[-1].get_ydata() == [0.9, 0.9] and "layer mean" in texts(right)
+    assert left.get_ylabel() == "masked loss (standard deviations²)"
+    assert left.get_yscale() == right.get_yscale() == "log"
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_learning_curves_mark_the_step_that_was_kept():
+    "The dot is at the best average precision"
+    history = pd.DataFrame(
+        {"step": [5, 10, 15], "loss": [3.0, 2.0, 1.0], "average_precision": [0.1, 0.4, 0.3]}
+    )
+    fig = plots.learning_curves({"blocks, 0": history})
+    left, right = fig.axes
+    np.testing.assert_array_equal(lines(left)["blocks, 0"], [[5, 10, 15], [3, 2, 1]])
+    dot = right.lines[1]
+    assert (dot.get_xdata(), dot.get_ydata()) == ([10], [0.4])
+    assert (right.get_xlabel(), right.get_ylabel()) == ("step", "average precision")
+
+
+def test_reconstructions_share_the_scale_of_their_input():
+    "Four panels a row, symmetric about zero, kilometres from the centre"
+    window = np.linspace(-3, 2, 81).reshape(9, 9)
+    parts = dict.fromkeys(["input", "masked", "reconstructed", "error"], window)
+    parts["error"] = 10 * window
+    fig = plots.reconstructions({"gravity": parts, "magnetics": parts}, cell_km=2)
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert len(panels) == 8
+    for ax in panels:
+        assert maps(ax)[0].get_clim() == (-3, 3)
+        assert maps(ax)[0].get_extent() == [-9, 9, -9, 9]
+    assert [ax.get_title() for ax in panels[:4]] == [
+        "input",
+        "masked input",
+        "reconstructed",
+        "error",
+    ]
+    assert panels[4].get_ylabel() == "magnetics\nkm from centre"
+
+
+def test_layer_errors_are_drawn_from_best_to_worst():
+    "The network's error decides the order; missing fills are left out"
+    table = pd.DataFrame({"layer mean": [1.0, 0.9], "MAE": [0.5, 0.2]}, index=["a_b", "c"])
+    fig = plots.layer_errors(table)
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a b"]
+    assert set(lines(ax)) == {"layer mean", "MAE"}
+    np.testing.assert_array_equal(lines(ax)["MAE"], [[0.2, 0.5], [0, 1]])
+    np.testing.assert_array_equal(lines(ax)["layer mean"], [[0.9, 1.0], [0, 1]])
+    assert ax.get_xlim()[0] == 0 and "standard deviations" in ax.get_xlabel()
+
+
+# Scores
+
+
+def test_score_dots_draw_value_and_interval_of_each_split():
+    "A panel a metric; chance is dotted; methods that were not run have no row"
+    rows = [
+        ("mae", "blocks", 0.7, 0.6, 0.8),
+        ("mae", "random", 0.9, 0.85, 0.95),
+        ("random_forest", "blocks", 0.65, 0.5, 0.7),
+    ]
+    table = pd.DataFrame(rows, columns=["method", "split", "value", "low", "high"])
+    table = pd.concat([table.assign(metric="auc"), table.assign(metric="mcc")])
+    fig = plots.score_dots(table, {"auc": "AUC (1)", "mcc": "MCC (1)"}, chance={"auc": 0.5})
+    left, right = fig.axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels == ["random forest", "MAE, fine-tuned"]
+    drawn = lines(left)
+    np.testing.assert_array_equal(drawn["blocks"][0], [0.65, 0.7])
+    np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.9])
+    interval = left.collections[0].get_segments()[1]
+    np.testing.assert_allclose(interval[:, 0], [0.6, 0.8])
+    assert drawn["blocks"][1][1] > drawn["random"][1][1]  # apart, so that both can be seen
+    assert [list(line.get_xdata()) for line in left.lines][-1] == [0.5, 0.5]
+    assert len(right.lines) == len(left.lines) - 1
+    assert (left.get_xlabel(), right.get_xlabel()) == ("AUC (1)", "MCC (1)")
+
+
+def test_fold_curves_average_folds():
+    "The mean over folds, the spread of the network's folds as a band; the diagonal is chance"
+    grid = np.array([0.0, 0.5, 1.0])
+    values = np.array([[0.0, 0.6, 1.0], [0.0, 0.8, 1.0]])
+    kinds = {
+        "roc": {"mae": values, "oracle": values},
+        "precision_recall": {"mae": values},
+        "capture": {"mae": values},
+    }
+    fig = plots.fold_curves({"blocks": kinds, "random": kinds}, grid)
+    assert len(fig.axes) == 6
+    roc = fig.axes[0]
+    np.testing.assert_allclose(lines(roc)["MAE, fine-tuned"], [grid, [0, 0.7, 1]])
+    band = roc.collections[0].get_paths()[0].vertices
+    assert band[np.isclose(band[:, 0], 0.5), 1].min() == 0.6
+    assert band[np.isclose(band[:, 0], 0.5), 1].max() == 0.8
+    assert roc.get_title() == "blocks: ROC" and fig.axes[3].get_title() == "random: ROC"
+    assert all(ax.get_xlim() == (0, 1) for ax in fig.axes)
+    assert len(fig.axes[1].lines) == 1  # chance in precision depends on the prevalence
+    assert fig.axes[2].get_xlabel() == "share of area, most likely first"
+
+
+def test_methods_have_the_same_colour_whichever_are_drawn():
+    "A figure without one method does not repaint the others"
+    grid, values = np.array([0.0, 1.0]), np.array([[0.0, 1.0]])
+    colors = []
+    for methods in (["mae", "random_forest"], ["random_forest"]):
+        kinds = {"roc": dict.fromkeys(methods, values)}
+        kinds |= {"precision_recall": {}, "capture": {}}
+        ax = plots.fold_curves({"blocks": kinds}, grid).axes[0]
+        colors += [line.get_color() for line in ax.lines if line.get_label() == "random forest"]
+    assert colors[0] == colors[1]
+
+
+def test_contrasts_are_drawn_with_their_error():
+    "Contrast over studentised contrast is the standard error; unused layers are grey"
+    table = pd.DataFrame(
+        {
+            "layer": ["faults", "age"],
+            "contrast": [2.0, -0.5],
+            "studentised": [4.0, -1.0],
+            "used": [True, False],
+        }
+    )
+    ax = plots.contrast_bars(table, minimum=1.5).axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [-0.5, 2.0]
+    assert [to_rgb(bar.get_facecolor()) for bar in ax.patches] == [to_rgb("0.7"), to_rgb("C0")]
+    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert whiskers == [[-1.0, 0.0], [1.5, 2.5]]
+    assert "1.5" in ax.get_xlabel()
+
+
+def test_importances_are_shares_in_one_order():
+    "Each panel sums to 100 %, the largest on average on top; roles give the colours"
+    fig = plots.importance_bars(
+        {
+            "IG": pd.Series({"faults": 3.0, "noise": 1.0}),
+            "SHAP": pd.Series({"noise": 1.0, "faults": 1.0}),
+        },
+        roles={"faults": "causal", "noise": "distractor"},
+    )
+    left, right = fig.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["noise", "faults"]
+    assert [bar.get_width() for bar in left.patches] == [25, 75]
+    assert [bar.get_width() for bar in right.patches] == [50, 50]
+    assert to_rgb(left.patches[1].get_facecolor()) == to_rgb("C2")
+    assert left.get_xlabel() == "share of all contributions (%)"
+    legend = [text.get_text() for text in right.get_legend().get_texts()]
+    assert legend == ["causal", "proxy", "distractor"]
+
+
+# Explanations
+
+
+def test_a_window_is_explained_on_one_symmetric_scale():
+    "Evidence above, contributions below, titled with their sums"
+    values, attribution = np.zeros((2, 9, 9)), np.zeros((2, 9, 9))
+    attribution[0, 4, 4], attribution[1, 0, 0] = 0.5, -2
+    fig = plots.window_explanation(
+        values, attribution, ["gravity", "rock=shale"], cell_km=1, title="cell"
+    )
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert [ax.get_title() for ax in panels] == [
+        "gravity",
+        "rock: shale",
+        "sum +0.50",
+        "sum -2.00",
+    ]
+    assert [maps(ax)[0].get_clim() for ax in panels[2:]] == [(-2, 2), (-2, 2)]
+    assert maps(panels[0])[0].get_extent() == [-4.5, 4.5, -4.5, 4.5]
+    assert {bar.ax.get_ylabel() for bar in bars(fig)} == {"standard deviations", "logit a cell"}
+
+
+def attributed() -> xr.Dataset:
+    """Contributions of one plane of gravity and two of rock; the gap was not explained."""
+    plane = cube()["evidence"][0]
+    planes = xr.concat([plane, 0 * plane + 2, 0 * plane - 0.5], "layer", coords="minimal")
+    made = xr.Dataset({"attribution": planes.drop_vars(["layer", "kind", "units"])})
+    return made.rio.write_crs(32633)
+
+
+def test_planes_of_a_layer_are_summed_where_they_were_explained():
+    "2 - 0.5 in every explained cell, nothing (not 0) in the others"
+    found = plots.layer_attribution(attributed(), "rock", ["gravity", "rock", "rock"]).values
+    gap = np.isnan(cube()["evidence"][0].values)
+    assert (found[~gap] == 1.5).all() and np.isnan(found[gap]).all()
+
+
+def test_attribution_maps_share_one_symmetric_scale():
+    "Layers across, regions down, zero in the middle"
+    made = attributed()
+    fig = plots.attribution_maps(
+        {"west": made, "east": made}, ["gravity", "rock"], ["gravity", "rock", "rock"]
+    )
+    panels = [ax for ax in fig.axes if maps(ax)]
+    titles = ["west: gravity", "west: rock", "east: gravity", "east: rock"]
+    assert [ax.get_title() for ax in panels] == titles
+    (low, high), *rest = (maps(ax)[0].get_clim() for ax in panels)
+    assert low == -high and set(rest) == {(low, high)}
+    top = np.nanpercentile(np.abs(cube()["evidence"][0]), 98)
+    assert high == pytest.approx(max(1.5, top))
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["contribution to the logit"]
+
+
+def test_an_overview_has_four_layers_and_three_maps():
+    "Deposits on the likelihood only; likelihood from 0 to 1, explanation symmetric"
+    west = cube()
+    attribution = west["evidence"][0] - 0.5
+    fig = plots.overview(
+        west, ["gravity"] * 4, west, attribution.rio.write_crs(32633), DEPOSITS,
+        attribution_label="contribution of faults",
+    )  # fmt: skip
+    panels = [ax for part in fig.subfigs for ax in part.axes if maps(ax)]
+    assert [ax.get_title() for ax in panels[4:]] == [
+        "likelihood",
+        "uncertainty",
+        "contribution of faults",
+    ]
+    assert len(panels) == 7
+    limits = [maps(ax)[0].get_clim() for ax in panels[4:]]
+    assert limits[0] == (0, 1) and limits[1][0] == 0
+    assert limits[2][0] == -limits[2][1] < 0
+    circles = [line for ax in panels for line in ax.lines if line.get_marker() == "o"]
+    assert len(circles) == 1 and circles[0].axes.get_title() == "likelihood"
