@@ -1,0 +1,168 @@
+"""The command line: `mpm check`, `mpm fetch` and `mpm run`."""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+# Modules that take a while to import are imported by the commands that need them.
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    words : list of str, optional
+        By default those of the command line.
+
+    Returns
+    -------
+    int
+        0 if all went well, 1 if a notebook failed, 2 if something has to be corrected first,
+        130 if interrupted.
+    """
+    arguments = _parser().parse_args(words)
+    try:
+        return arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        # str() of a KeyError puts its message in quotes
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpm", description="Mineral prospectivity mapping with masked autoencoders."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="open every file of a study, report what is wrong")
+    check.set_defaults(command=_check)
+    fetch = commands.add_parser("fetch", help="generate or download a study's files")
+    fetch.set_defaults(command=_fetch)
+    run = commands.add_parser("run", help="run the notebooks on a study, or resume")
+    run.set_defaults(command=_run)
+    for command in (check, fetch, run):
+        command.add_argument(
+            "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
+        )
+    _add_run_options(run)
+    return parser
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--only", metavar="01,02", help="notebook numbers; all by default")
+    run.add_argument("--target", help="what to predict; the study's first target by default")
+    run.add_argument("--seed", type=int, help="seed of all that is random")
+    run.add_argument("--preset", help="demo or paper: size of the model and length of training")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    run.add_argument(
+        "--set",
+        dest="settings",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any other parameter of the notebooks; may be given several times",
+    )
+    run.add_argument("--force", action="store_true", help="run notebooks that are up to date too")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mpm import align, study
+
+    setup = study.load(arguments.study)
+    print(f"{setup.path} is well formed; opening its files ...", flush=True)
+    table = align.check(setup)
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+    print(f"{setup.name}: all {len(table)} layers can be read")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from mpm import fetch, study
+
+    setup = study.load(arguments.study)
+    print(f"files of {setup.name} ...", flush=True)
+    files = fetch.fetch(setup)
+    print(f"{setup.name}: {len(files)} files in {_short(setup.raw)}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mpm import kernel, pipeline, study
+
+    try:
+        pipeline.run(
+            arguments.study,
+            only=_numbers(arguments.only),
+            target=arguments.target,
+            seed=arguments.seed,
+            preset=arguments.preset,
+            device=arguments.device,
+            settings=_settings(arguments.settings),
+            force=arguments.force,
+        )
+    except kernel.NotebookFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    setup = study.load(arguments.study)
+    made = _short(setup.processed)
+    print(
+        f"{setup.name}: figures in {_short(setup.figures)}, maps and scores in {made}, "
+        f"executed notebooks in {made / 'notebooks'}"
+    )
+    return 0
+
+
+def _numbers(text: str | None) -> list[str] | None:
+    return None if text is None else [number.strip().zfill(2) for number in text.split(",")]
+
+
+def _settings(pairs: list[str]) -> dict[str, object]:
+    """Read `name=value` pairs, values as YAML scalars or lists."""
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set {pair!r} is not NAME=VALUE")
+        try:
+            settings[name] = _plain(yaml.safe_load(text), pair)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {pair!r}: the value is not a YAML scalar or list") from error
+    return settings
+
+
+def _plain(value: object, pair: str) -> object:
+    """Return a value that a parameters cell can hold; 1e-3, a text in YAML, as a number."""
+    if isinstance(value, list):
+        return [_plain(entry, pair) for entry in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"--set {pair!r}: give a number, a text, true, false, null or a list of them")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell a message of this package from an error that surprised it, whose traceback we need."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(raised_in).parent == Path(__file__).parent
+
+
+if __name__ == "__main__":
+    sys.exit(main())

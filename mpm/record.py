@@ -1,0 +1,112 @@
+"""What a run was made of: commit, inputs, versions, machine, and each notebook's parameters."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mpm import artefacts, fetch
+from mpm.study import Study, content_hash
+
+
+@dataclass
+class RunRecord:
+    """The record of a study's last run, kept in `data/processed/<study>/run.json`.
+
+    Attributes
+    ----------
+    study, study_hash : str
+        Name, and hash of what the study file says.
+    commit, dirty : str and bool, or None outside git
+        The compendium's commit, and whether files differed from it.
+    inputs : dict of str
+        SHA-256 of each input file.
+    packages : dict of str
+        Version of each direct dependency.
+    python, platform : str
+    cpus, threads : int, and str or None
+        Processors, and `OMP_NUM_THREADS` if set.
+    seed : int or None
+    notebooks : dict of dict
+        By name: key, status ("running", "done", "failed"), parameters, started (UTC), wall_s (s),
+        peak_mb (MB), figures, executed (path below the study's folder), sha256 (of that file).
+    """
+
+    study: str
+    study_hash: str
+    commit: str | None
+    dirty: bool | None
+    inputs: dict[str, str]
+    packages: dict[str, str]
+    python: str
+    platform: str
+    cpus: int | None
+    threads: str | None
+    seed: int | None
+    notebooks: dict[str, dict]
+
+    def keep(self, setup: Study, notebook: str, entry: dict) -> None:
+        """Set one notebook's entry and rewrite `run.json`."""
+        self.notebooks = dict(sorted((self.notebooks | {notebook: entry}).items()))
+        artefacts.write_json(path(setup), asdict(self))
+
+
+def path(setup: Study) -> Path:
+    """Return where a study's record lies; it need not exist yet."""
+    return setup.processed / "run.json"
+
+
+def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
+    """Describe the run that starts now, keeping what earlier runs made.
+
+    Parameters
+    ----------
+    setup : Study
+    notebooks : list of str
+        Names of the notebooks that exist; entries of others are dropped.
+    seed : int or None
+
+    Returns
+    -------
+    RunRecord
+        Not written yet.
+    """
+    last = artefacts.read_json(path(setup))["notebooks"] if path(setup).exists() else {}
+    commit, dirty = _commit(artefacts.home())
+    return RunRecord(
+        study=setup.name,
+        study_hash=content_hash(setup),
+        commit=commit,
+        dirty=dirty,
+        inputs=fetch.input_checksums(setup),
+        packages=_packages(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpus=os.cpu_count(),
+        threads=os.environ.get("OMP_NUM_THREADS"),
+        seed=seed,
+        notebooks={name: entry for name, entry in last.items() if name in notebooks},
+    )
+
+
+def _packages() -> dict[str, str]:
+    needed = [line for line in importlib.metadata.requires("mpm") or [] if "extra ==" not in line]
+    names = sorted(re.match(r"[\w.-]+", line)[0] for line in needed)
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _commit(folder: Path) -> tuple[str | None, bool | None]:
+    # a copy without .git may lie inside somebody else's repository
+    if not (folder / ".git").exists() or not shutil.which("git"):
+        return None, None
+    head, changes = (
+        subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
+        for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+    )
+    if head.returncode:
+        return None, None
+    return head.stdout.strip(), bool(changes.stdout.strip())

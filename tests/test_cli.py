@@ -1,0 +1,163 @@
+"""The command line: messages, exit codes, and a help that comes at once."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from mpm import __main__ as cli
+from mpm import align, fetch, pipeline, study
+from mpm.kernel import NotebookFailed
+
+
+@pytest.fixture
+def demo(monkeypatch, tmp_path):
+    """The demo study, as far as the command line looks at it."""
+    setup = SimpleNamespace(
+        name="demo",
+        path=tmp_path / "demo.yaml",
+        raw=tmp_path / "raw",
+        processed=tmp_path / "processed" / "demo",
+        figures=tmp_path / "figures" / "demo",
+    )
+    monkeypatch.setattr(study, "load", lambda name: setup)
+    monkeypatch.chdir(tmp_path)
+    return setup
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `mpm run` asks the pipeline for, without running anything."""
+    calls = {}
+    monkeypatch.setattr(pipeline, "run", lambda name, **options: calls.update(options, study=name))
+    return calls
+
+
+def test_help_comes_without_heavy_imports():
+    "`mpm --help` lists the commands and imports neither torch nor numpy nor papermill"
+    code = (
+        "import sys\nfrom mpm.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as leave:\n    assert leave.code == 0\n"
+        "heavy = {'torch', 'numpy', 'papermill', 'xarray', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(command in result.stdout for command in ("check", "fetch", "run"))
+
+
+def test_python_m_mpm_is_the_same_command():
+    "A misspelt study gives one line on stderr and exit code 2"
+    words = [sys.executable, "-m", "mpm", "check", "dmo"]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "error: no study is called 'dmo'; did you mean demo?\n"
+
+
+def test_run_passes_every_option_on(asked, demo, capsys):
+    "Values of --set are YAML; 1e-3 is a number although YAML takes it for text"
+    words = "run demo --only 1,02 --target CD --seed 3 --preset paper --device cpu --force"
+    values = ["rate=1e-3", "epochs=4", "wide=true", "layers=[a, 2, 5e-1]", "way=mean", "depth=null"]
+    sets = [word for value in values for word in ("--set", value)]
+    assert cli.main(words.split() + sets) == 0
+    assert asked == {
+        "study": "demo",
+        "only": ["01", "02"],
+        "target": "CD",
+        "seed": 3,
+        "preset": "paper",
+        "device": "cpu",
+        "force": True,
+        "settings": {
+            "rate": 0.001,
+            "epochs": 4,
+            "wide": True,
+            "layers": ["a", 2, 0.5],
+            "way": "mean",
+            "depth": None,
+        },
+    }
+
+
+def test_run_ends_with_where_the_results_are(asked, demo, capsys):
+    "The closing line names the folders, as short as the working folder allows"
+    assert cli.main(["run", "demo"]) == 0
+    closing = capsys.readouterr().out.splitlines()[-1]
+    assert closing == (
+        "demo: figures in figures/demo, maps and scores in processed/demo, "
+        "executed notebooks in processed/demo/notebooks"
+    )
+    assert asked["only"] is None and asked["settings"] == {} and asked["seed"] is None
+
+
+@pytest.mark.parametrize(
+    "pair", ["epochs", "=3", "epochs={a: 1}", "epochs=[1", "epochs=2026-01-01"]
+)
+def test_a_setting_that_is_none_is_refused(pair, asked, demo, capsys):
+    "Exit code 2, and the message repeats what was typed"
+    assert cli.main(["run", "demo", "--set", pair]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: --set ") and pair in message and not asked
+
+
+def test_a_failed_notebook_gives_exit_code_1(demo, monkeypatch, capsys):
+    "The message of the pipeline goes to stderr, without a traceback"
+
+    def fail(*_, **__):
+        raise NotebookFailed("02_second stopped in cell 4")
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    assert cli.main(["run", "demo"]) == 1
+    assert capsys.readouterr().err == "error: 02_second stopped in cell 4\n"
+
+
+def test_an_interrupt_says_how_to_resume(demo, monkeypatch, capsys):
+    "Exit code 130, as shells expect"
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", interrupt)
+    assert cli.main(["run", "demo"]) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_a_surprising_error_keeps_its_traceback(demo, monkeypatch):
+    "A ValueError that no module of ours raised is a defect, not a message to the user"
+    monkeypatch.setattr(align, "check", lambda setup: int("a number"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        cli.main(["check", "demo"])
+
+
+def test_a_key_error_is_printed_without_quotes(demo, capsys, monkeypatch):
+    "str() of a KeyError would show the repr of its message"
+    whole = study.Study(
+        name="own",
+        regions={"west": {"crs": "EPSG:32631", "resolution": 1, "bounds": (0, 0, 1, 1)}},
+        layers=[{"name": "g", "group": "g", "units": "m", "file": "g.tif"}],
+        deposits={"file": "d.csv"},
+        targets={"MVT": {}},
+        path="own.yaml",
+    )
+    monkeypatch.setattr(align, "check", lambda setup: whole.target("CD"))
+    assert cli.main(["check", "demo"]) == 2
+    assert capsys.readouterr().err == "error: study 'own' has no target 'CD'; it has MVT\n"
+
+
+def test_check_prints_a_table_with_headings(demo, monkeypatch, capsys):
+    "One row a layer, and a closing line"
+    table = pd.DataFrame({"layer": ["gravity", "lab"], "units": ["mGal", "km"]})
+    monkeypatch.setattr(align, "check", lambda setup: table)
+    assert cli.main(["check", "demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["layer", "units"] and lines[2].split() == ["gravity", "mGal"]
+    assert lines[-1] == "demo: all 2 layers can be read"
+
+
+def test_fetch_says_where_the_files_are(demo, monkeypatch, capsys):
+    "Number of files and folder"
+    monkeypatch.setattr(fetch, "fetch", lambda setup: [demo.raw / "gravity.tif"])
+    assert cli.main(["fetch", "demo"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "demo: 1 files in raw"
