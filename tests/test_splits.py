@@ -12,6 +12,7 @@ from mpm import align, labels
 from mpm.splits import (
     Split,
     SplitSettings,
+    _groups,
     auto_block_km,
     check,
     dead_cells,
@@ -266,7 +267,7 @@ def test_counts_of_deposits_differ_by_no_more_than_one_block_holds(division):
     counts, richest = np.zeros(chosen.folds), 1
     for cube, number in zip(cubes, numbers, strict=True):
         deposit = cube["MVT_deposit"].values
-        groups, _ = label(cube["MVT"].values, structure=EIGHT)
+        groups = _groups(cube, ["MVT"]) + 1  # 0 is no group
         for fold in range(chosen.folds):
             counts[fold] += len(set(deposit[(number == fold) & (deposit >= 0)]))
         # a unit holds at most the deposits of all groups that reach into its block
