@@ -80,7 +80,7 @@ def likely_negatives(
     quantiles: tuple[float, float] = (0.75, 1.0),
     count: int,
     seed: int,
-    chunk: int = 65536,
+    chunk: int = 4096,
 ) -> np.ndarray:
     """Choose unlabeled cells that look unlike the known deposits.
 
@@ -134,7 +134,7 @@ def likely_negatives(
 
 
 def summed_distance(
-    features: np.ndarray, positives: np.ndarray, cells: np.ndarray, *, chunk: int = 65536
+    features: np.ndarray, positives: np.ndarray, cells: np.ndarray, *, chunk: int = 4096
 ) -> np.ndarray:
     """Sum each cell's Euclidean distances to all positives in feature space: (len(cells),)."""
     known = np.nan_to_num(features[positives]).astype("float32")
