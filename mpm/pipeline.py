@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from PIL import Image
 
 from mpm import artefacts, fetch, record
 from mpm.kernel import NotebookFailed, Watcher, execute
@@ -355,9 +354,8 @@ def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
 
 
 def _fewer_colours(png: str) -> str:
-    """Return a PNG in base64 with 256 colours, spread over all that occur."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    """Return a PNG in base64 with fewer colours, in base64 again."""
+    picture = artefacts.fewer_colours(io.BytesIO(base64.b64decode(png)))
     with io.BytesIO() as smaller:
         picture.save(smaller, format="png", optimize=True)
         return base64.b64encode(smaller.getvalue()).decode() + "\n"

@@ -13,7 +13,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from PIL import Image
 
 from mpm import artefacts
 
@@ -63,10 +62,9 @@ def save(fig: Figure, study: str, name: str) -> Path:
     with artefacts.atomic(place) as fresh:
         with io.BytesIO() as drawn:
             fig.savefig(drawn, dpi=DPI, format="png")
-            picture = Image.open(drawn).convert("RGB")
-        # 256 colours, spread over all that occur, halve the file; no version and no date go in
-        palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        palette.save(fresh, dpi=(DPI, DPI), optimize=True)
+            picture = artefacts.fewer_colours(drawn)
+        # no software version and no date go into the file
+        picture.save(fresh, dpi=(DPI, DPI), optimize=True)
     return place
 
 
