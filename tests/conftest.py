@@ -11,16 +11,15 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def outputs(tmp_path_factory):
-    "Artefacts and figures of the tests go to a temporary folder, and no bars are drawn"
+    "Artefacts and figures of a file's tests go to a temporary folder, and no bars are drawn"
     folder = tmp_path_factory.mktemp("outputs")
-    # of the session, not of each test: fixtures that build an artefact once come after this one
+    # of the file, not of each test: its fixtures that build an artefact once come after this one;
+    # nor of the session: the notebooks that run after the tests have folders of their own
     with pytest.MonkeyPatch.context() as patch:
-        # `make test` names a place where the notebooks' artefacts can be looked at afterwards
-        for name in ("processed", "figures"):
-            if f"MPM_{name.upper()}" not in os.environ:
-                patch.setenv(f"MPM_{name.upper()}", str(folder / name))
+        patch.setenv("MPM_PROCESSED", str(folder / "processed"))
+        patch.setenv("MPM_FIGURES", str(folder / "figures"))
         patch.setenv("MPM_RUN", "1")
         yield folder
 
