@@ -9,9 +9,7 @@ import torch
 import xarray as xr
 from captum.attr import IntegratedGradients
 from scipy.ndimage import distance_transform_edt
-from tqdm.auto import tqdm
 
-from mpm import artefacts
 from mpm.fine_tuning import Classifier
 from mpm.windows import Windows
 
@@ -60,10 +58,7 @@ def integrated_gradients(
     windows = windows.to(device)
     method = IntegratedGradients(classifier)
     parts, gaps = [], []
-    for start in tqdm(
-        range(0, len(index), batch), desc=label, disable=artefacts.quiet(), leave=False
-    ):
-        values, observed = windows.gather(index[start : start + batch])
+    for values, observed in windows.batches(index, batch, label=label):
         origin = torch.zeros_like(values[:1]) if baseline is None else baseline.to(values)[None]
         origin = origin.expand_as(values).where(observed, 0.0)  # a missing cell explains nothing
         attribution = method.attribute(

@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 from mpm import artefacts, mae
 from mpm.folds import Fold, make_fold
 from mpm.labels import likely_negatives
-from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings
 from mpm.study import Study
 from mpm.training import turn
@@ -131,7 +130,7 @@ def fine_tune(
     seed: int,
     device: torch.device,
     label: str = "fine-tuning",
-) -> Fitted:
+) -> tuple[Classifier, pd.DataFrame]:
     """Train a classifier on known deposits and likely negatives.
 
     Parameters
@@ -142,7 +141,7 @@ def fine_tune(
     positives, negatives : array of int
         Training centres.
     validation : array of int
-        Centres on which the best step, the temperature and the threshold are chosen.
+        Centres on which the best step and the temperature are chosen.
     labels : array (n,) of bool
         Positive cells among all centres; only those of `validation` are read.
     settings : FineTuneSettings
@@ -153,7 +152,10 @@ def fine_tune(
 
     Returns
     -------
-    Fitted
+    classifier : Classifier
+        In evaluation mode, on the CPU.
+    history : DataFrame
+        step, loss, average_precision (validation).
 
     Raises
     ------
@@ -191,9 +193,7 @@ def fine_tune(
     model.load_state_dict(kept)
     model.eval()
     _fit_temperature(model, windows, looked, labels)
-    threshold = best_threshold(labels[validation], _likelihood(model, windows, validation))
-    history = pd.DataFrame(rows, columns=["step", "loss", "average_precision"])
-    return Fitted(model.cpu(), float(threshold), history)
+    return model.cpu(), pd.DataFrame(rows, columns=["step", "loss", "average_precision"])
 
 
 @torch.no_grad()
@@ -201,10 +201,7 @@ def embed(
     encoder: mae.Encoder, windows: Windows, index: np.ndarray, *, batch: int = 256
 ) -> np.ndarray:
     """Return the mean token of windows: (n, width) float32, the backbone's feature of a cell."""
-    parts = []
-    for start in range(0, len(index), batch):
-        tokens = encoder(*windows.gather(index[start : start + batch]))
-        parts.append(tokens[:, 1:].mean(dim=1))
+    parts = [encoder(*part)[:, 1:].mean(dim=1) for part in windows.batches(index, batch)]
     return torch.cat(parts).cpu().numpy()
 
 
@@ -291,7 +288,7 @@ def _likelihood(
     model: Classifier, windows: Windows, index: np.ndarray, batch: int = 256
 ) -> np.ndarray:
     model.eval()
-    parts = [model(*windows.gather(index[at : at + batch])) for at in range(0, len(index), batch)]
+    parts = [model(*part) for part in windows.batches(index, batch)]
     return torch.cat(parts).sigmoid().cpu().numpy()
 
 

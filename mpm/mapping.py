@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mpm import artefacts, datacube
 from mpm.fine_tuning import (
@@ -72,9 +71,8 @@ def predict(
     windows = windows.to(device)
     weights = _head_samples(classifier, samples, seed)
     means, spreads = [], []
-    starts = range(0, len(index), batch)
-    for start in tqdm(starts, desc=label, disable=artefacts.quiet(), leave=False):
-        features = classifier.features(*windows.gather(index[start : start + batch]))
+    for part in windows.batches(index, batch, label=label):
+        features = classifier.features(*part)
         logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
         sampled = logits.sigmoid()
         means.append(sampled.mean(dim=1))
@@ -175,7 +173,7 @@ def tune_and_predict(
     """
     known = fold.train[positive[fold.train]]
     negatives = choose_negatives(fold, positive, settings, seed=seed)
-    fitted = fine_tune(
+    classifier, history = fine_tune(
         encoder,
         fold.windows,
         known,
@@ -188,9 +186,9 @@ def tune_and_predict(
     )
     shared = {"samples": samples, "seed": seed, "device": device}
     # means over dropout samples lie nearer to 0.5 than plain passes: the threshold must know them
-    chosen, _ = predict(fitted.classifier, fold.windows, fold.validation, **shared)
-    fitted.threshold = best_threshold(positive[fold.validation], chosen)
-    likelihood, spread = predict(fitted.classifier, fold.windows, fold.test, **shared)
+    chosen, _ = predict(classifier, fold.windows, fold.validation, **shared)
+    threshold = best_threshold(positive[fold.validation], chosen)
+    likelihood, spread = predict(classifier, fold.windows, fold.test, **shared)
     rows = table(
         fold,
         fold.test,
@@ -199,9 +197,9 @@ def tune_and_predict(
         deposit=deposit,
         likelihood=likelihood,
         uncertainty=spread,
-        threshold=fitted.threshold,
+        threshold=threshold,
     )
-    return fitted, rows
+    return Fitted(classifier, threshold, history), rows
 
 
 def predictions_path(study: Study, target: str, source: str) -> Path:

@@ -354,7 +354,7 @@ def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
 
 
 def _fewer_colours(png: str) -> str:
-    """Return a PNG in base64 with fewer colours, in base64 again."""
+    """Return a PNG with fewer colours; both in base64."""
     picture = artefacts.fewer_colours(io.BytesIO(base64.b64decode(png)))
     with io.BytesIO() as smaller:
         picture.save(smaller, format="png", optimize=True)

@@ -1,12 +1,15 @@
 """Windows: squares of cells around a centre, gathered from one padded canvas at memory speed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from tqdm.auto import tqdm
+
+from mpm import artefacts
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class Windows:
         return _pick(self._views(self.canvas), rows, cols), _pick(
             self._views(self.seen), rows, cols
         )
+
+    def batches(
+        self, index: np.ndarray, size: int, *, label: str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gather the windows of some centres a batch at a time, under a bar if `label` names it."""
+        hidden = label is None or artefacts.quiet()
+        for start in tqdm(range(0, len(index), size), desc=label, disable=hidden, leave=False):
+            yield self.gather(index[start : start + size])
 
     def centres(self, index: np.ndarray | None = None) -> np.ndarray:
         """Return the centre cells' evidence (n, layers), NaN where missing."""

@@ -7,8 +7,7 @@ import xarray as xr
 from sklearn.metrics import average_precision_score
 
 from mpm import fine_tuning, mae
-from mpm.fine_tuning import Classifier, FineTuneSettings, fine_tune, load_classifier
-from mpm.metrics import best_threshold
+from mpm.fine_tuning import Classifier, FineTuneSettings, Fitted, fine_tune, load_classifier
 from mpm.windows import make_windows
 
 torch.set_num_threads(1)
@@ -57,9 +56,10 @@ class Toy:
             name: getattr(self, name) for name in ("positives", "negatives", "validation", "labels")
         }
         encoder = encoder or mae.build(TINY, seed=0).encoder
-        return fine_tune(
+        classifier, history = fine_tune(
             encoder, self.windows, **(parts | change), settings=settings, seed=seed, device=CPU
         )
+        return Fitted(classifier, 0.4, history)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,10 @@ def changed(before, after) -> set[str]:
 
 
 def test_separable_classes_are_learned(toy, fitted):
-    "Validation cells are ranked almost perfectly, and the threshold tells them apart"
+    "Validation cells are ranked almost perfectly, and even odds tell them apart"
     assert fitted.history["average_precision"].max() > 0.98
     assert fitted.history["loss"].iloc[-1] < fitted.history["loss"].iloc[0]
-    called = likelihood(fitted.classifier, toy, toy.validation) >= fitted.threshold
+    called = likelihood(fitted.classifier, toy, toy.validation) >= 0.5
     truth = toy.labels[toy.validation]
     assert (called & truth).sum() >= 0.9 * truth.sum()
     assert (called & ~truth).sum() <= 0.02 * (~truth).sum()
@@ -104,14 +104,6 @@ def test_the_classifier_comes_back_ready_to_predict(fitted):
     "In evaluation mode, on the CPU: two passes agree"
     assert not any(module.training for module in fitted.classifier.modules())
     assert {weight.device.type for weight in fitted.classifier.parameters()} == {"cpu"}
-
-
-def test_the_threshold_is_that_of_the_validation_cells(toy, fitted):
-    "Best F1 of the calibrated likelihood of all validation cells"
-    found = likelihood(fitted.classifier, toy, toy.validation)
-    assert fitted.threshold == pytest.approx(
-        best_threshold(toy.labels[toy.validation], found), rel=1e-5
-    )
 
 
 def test_a_frozen_backbone_does_not_change(toy):
@@ -157,7 +149,6 @@ def test_labels_outside_validation_are_not_read(toy, fitted):
     flipped[toy.validation] = toy.labels[toy.validation]
     again = toy.tune(labels=flipped)
     assert not changed(weights(fitted.classifier), weights(again.classifier))
-    assert again.threshold == fitted.threshold
     assert again.history.equals(fitted.history)
 
 
@@ -173,7 +164,6 @@ def test_cells_of_no_part_are_not_seen():
     here.windows.canvas[:, 4 + 17 :, 4 + 17 :] = 100
     again = here.tune(SHORT, **parts)
     assert not changed(weights(first.classifier), weights(again.classifier))
-    assert again.threshold == first.threshold
 
 
 # Seeds
@@ -186,7 +176,6 @@ def test_same_seed_same_result(toy, fitted):
     again = toy.tune()
     assert torch.equal(torch.get_rng_state(), state)
     assert not changed(weights(fitted.classifier), weights(again.classifier))
-    assert again.threshold == fitted.threshold
     other = toy.tune(SHORT, seed=2)
     assert changed(weights(toy.tune(SHORT).classifier), weights(other.classifier))
 
@@ -362,7 +351,7 @@ def test_a_classifier_is_read_as_it_was_written(tmp_path, toy, fitted):
     found = load_classifier(tmp_path / "model")
     assert torch.equal(torch.get_rng_state(), state)
     assert (likelihood(found.classifier, toy) == likelihood(fitted.classifier, toy)).all()
-    assert found.threshold == fitted.threshold
+    assert found.threshold == fitted.threshold == 0.4
     assert found.classifier.dropout.p == 0.2 and found.classifier.view == "cls+mean+centre"
     assert found.classifier.temperature == fitted.classifier.temperature != 1
     np.testing.assert_allclose(found.history, fitted.history, rtol=1e-12)

@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 from mpm import artefacts, mae, mapping
 from mpm.fine_tuning import Classifier, FineTuneSettings
 from mpm.folds import Fold
+from mpm.metrics import best_threshold
 from mpm.windows import make_windows
 
 torch.set_num_threads(1)
@@ -227,6 +228,9 @@ def test_a_fold_is_tuned_and_its_test_cells_predicted(windows):
     np.testing.assert_array_equal(rows["likelihood"], mean)
     np.testing.assert_array_equal(rows["uncertainty"], spread)
     assert rows["deposit"].tolist() == number[index].tolist()
+    validation = fold(windows).validation
+    chosen, _ = mapping.predict(fitted.classifier, windows, validation, samples=5, seed=1)
+    assert fitted.threshold == best_threshold(number[validation] >= 0, chosen)
     assert set(rows["threshold"]) == {np.float32(fitted.threshold)}
     assert (rows["likelihood"] == unlabeled["likelihood"]).all()
     assert not unlabeled["positive"].any()

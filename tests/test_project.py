@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 NEEDED = [Requirement(line) for line in PROJECT["dependencies"]]
 TESTING = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "h3": "h3-py"}
 CPU_ONLY = {"pytorch", "torchvision"}
 
 # A module imports from its own level or from those above it in this list, never from below.
