@@ -21,7 +21,7 @@ def integrated_gradients(
     *,
     baseline: torch.Tensor | None = None,
     steps: int = 32,
-    batch: int = 16,
+    batch: int = 8,
     device: torch.device | str = "cpu",
     label: str = "explaining",
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -104,11 +104,9 @@ def typical_windows(
     """
     rng = np.random.default_rng(seed)
     some = np.sort(rng.choice(index, min(2000, len(index)), replace=False))
-    values, observed = windows.gather(some)
-    parts = zip(values.split(500), observed.split(500), strict=True)
-    logits = torch.cat([classifier.eval()(*part) for part in parts])
+    logits = torch.cat([classifier.eval()(*part) for part in windows.batches(some, 256)])
     nearest = (logits - logits.median()).abs().argsort(stable=True)[:count]
-    return values[nearest]
+    return windows.gather(some[nearest.numpy()])[0]
 
 
 def by_layer(attribution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

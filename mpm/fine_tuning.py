@@ -20,7 +20,7 @@ from mpm.folds import Fold, make_fold
 from mpm.labels import likely_negatives
 from mpm.splits import SplitSettings
 from mpm.study import Study
-from mpm.training import turn
+from mpm.training import give_memory_back, turn
 from mpm.windows import Windows
 
 
@@ -170,6 +170,7 @@ def fine_tune(
     }.items():
         if count == 0:
             raise ValueError(f"no {what}: use larger blocks, fewer folds or another split seed")
+    give_memory_back()  # else a notebook grows with every fold
     model = _classifier(encoder, settings, seed).to(device)
     windows = windows.to(device)
     optimizer = _optimizer(model, settings)

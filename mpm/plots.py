@@ -641,8 +641,15 @@ def window_explanation(
         Cell size (km).
     """
     fig, axes = plt.subplots(
-        2, len(names), figsize=(2.3 * len(names) + 1, 4.8), layout="constrained", squeeze=False
+        2,
+        len(names),
+        figsize=(2.3 * len(names) + 1, 4.8),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
     )
+    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
     side = values.shape[1] * cell_km / 2
     extent = (-side, side, -side, side)
     top = np.abs(attribution).max()
@@ -653,9 +660,11 @@ def window_explanation(
         )
         axes[0][k].set_title(_readable(name), fontsize=9)
         axes[1][k].set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
+        axes[0][k].tick_params(bottom=False)  # the titles below need the room
         for ax in axes[:, k]:
             ax.set_facecolor(NODATA)
-            ax.plot(0, 0, "+", color="red", markersize=6)
+            for colour, width in [("white", 3), ("black", 1.2)]:  # seen on any ground
+                ax.plot(0, 0, "+", color=colour, markersize=9, markeredgewidth=width)
             ax.tick_params(labelsize=7)
     axes[0][0].set_ylabel("evidence\nkm from centre")
     axes[1][0].set_ylabel("contribution\nkm from centre")
