@@ -1,4 +1,4 @@
-"""The command line: `mpm check`, `mpm fetch` and `mpm run`."""
+"""The command line: `mpm check`, `mpm fetch`, `mpm run` and `mpm datacube build`."""
 
 import argparse
 import sys
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_run_options(run)
+    datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
+    _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
 
 
@@ -71,6 +73,25 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
         help="any other parameter of the notebooks; may be given several times",
     )
     run.add_argument("--force", action="store_true", help="run notebooks that are up to date too")
+
+
+def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
+    build = actions.add_parser(
+        "build", help="from the published CSV to Parquet, labels and raster cubes"
+    )
+    build.set_defaults(command=_datacube)
+    build.add_argument("csv", metavar="FILE.csv", type=Path, help="2021_Table04_Datacube.csv")
+    build.add_argument("out", metavar="OUT", type=Path, help="folder, e.g. data/raw/lawley2022")
+    build.add_argument(
+        "--degrees", type=float, default=0.02, help="cell size of the raster cubes (0.02)"
+    )
+    build.add_argument(
+        "--features",
+        default="preferred",
+        metavar="SET",
+        help="their layers: preferred (default), baseline, updated, all, column names with commas "
+        "between, or none for no raster cubes",
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -117,6 +138,19 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{setup.name}: figures in {_short(setup.figures)}, maps and scores in {made}, "
         f"executed notebooks in {made / 'notebooks'}"
     )
+    return 0
+
+
+def _datacube(arguments: argparse.Namespace) -> int:
+    from mpm import lawley2022
+
+    print(f"{arguments.csv} to {arguments.out} ...", flush=True)
+    counts = lawley2022.build(
+        arguments.csv, arguments.out, degrees=arguments.degrees, words=arguments.features
+    )
+    print(counts.to_string(index=False, na_rep="-"))
+    cubes = "" if arguments.features == "none" else " and a raster cube a continent"
+    print(f"datacube.parquet, deposits.csv{cubes} in {arguments.out}")
     return 0
 
 

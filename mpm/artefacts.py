@@ -1,17 +1,27 @@
 """Where every artefact of a study lies, written so that no reader sees half a file."""
 
+import ctypes
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import pandas as pd
+import psutil
 from PIL import Image
+
+_WRITING: set[Path] = set()  # temporary paths that this process writes now
+_MACHINE = re.sub(r"\W", "", platform.node()) or "here"
+_DAY_S = 86_400
 
 
 def home() -> Path:
@@ -35,7 +45,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """Write a file or folder beside its place, then rename it into place.
 
     Yields the temporary path, which the caller creates as a file or a folder. If the block raises,
-    what lay at `path` before stays as it was.
+    what lay at `path` before stays as it was. If the process is killed, readers see the old
+    artefact or the new one; what it left beside them is removed by the next write to `path`.
 
     Parameters
     ----------
@@ -49,31 +60,105 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    for left in _beside(path):
+        if _abandoned(left):
+            _remove(left)
+    name = f"{path.stem}.tmp-{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     # the suffix stays last: writers such as GDAL and matplotlib choose the format by it
-    fresh = path.with_name(f"{path.stem}.tmp-{uuid.uuid4().hex[:8]}{path.suffix}")
+    fresh = path.with_name(name + path.suffix)
+    _WRITING.add(fresh)
     try:
         yield fresh
         if not fresh.exists():
             raise FileNotFoundError(f"nothing was written for {path}")
         _replace(fresh, path)
+    except BaseException:
+        for _ in range(50):  # threads of the writer that failed may add files for a while
+            if not fresh.is_dir():
+                break
+            _remove(fresh)
+            time.sleep(0.1)
+        raise
     finally:
         _remove(fresh)
+        _WRITING.discard(fresh)
+
+
+def recover(path: Path) -> None:
+    """Put a folder back that a killed process had set aside to replace it.
+
+    Where two folders cannot be swapped in one step, `path` is missing for an instant while it is
+    replaced. If its writer still runs, this waits for it.
+    """
+    for _ in range(200):
+        aside = [] if path.exists() else _beside(path, aside=True)
+        if not aside:
+            return
+        for place in filter(_abandoned, aside):
+            with suppress(OSError):  # another reader was faster
+                place.replace(path)
+        time.sleep(0.01)
+
+
+_NAME = re.compile(r"\.tmp-(?P<machine>\w+)-(?P<pid>\d+)-[0-9a-f]{8}(?P<aside>-aside)?")
+
+
+def _beside(path: Path, *, aside: bool = False) -> list[Path]:
+    """Temporary paths of all writers of `path`, or only the artefacts that they set aside."""
+    if not path.parent.is_dir():
+        return []
+    name = re.compile(f"{re.escape(path.stem)}{_NAME.pattern}{re.escape(path.suffix)}")
+    found = {place: name.fullmatch(place.name) for place in path.parent.iterdir()}
+    return [place for place, match in found.items() if match and (match["aside"] or not aside)]
+
+
+def _abandoned(place: Path) -> bool:
+    """Whether nobody writes a temporary path any more."""
+    writer = _NAME.search(place.name)
+    try:
+        if writer["machine"] != _MACHINE:  # whether it still runs there cannot be asked
+            files = [place, *place.rglob("*")]
+            return max(file.stat().st_mtime for file in files) < time.time() - _DAY_S
+        if int(writer["pid"]) == os.getpid():
+            return place.with_name(place.name.replace("-aside", "")) not in _WRITING
+        process = psutil.Process(int(writer["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        # a process younger than the file is another one with the same number (60 s: clocks)
+        return process.create_time() > place.stat().st_mtime + 60
+    except psutil.NoSuchProcess:
+        return True
+    except OSError:  # gone meanwhile
+        return False
 
 
 def _replace(fresh: Path, path: Path) -> None:
-    if not path.is_dir():
+    """Move `fresh` to `path`; an old folder ends where `fresh` was."""
+    if not path.exists() or not (path.is_dir() or fresh.is_dir()):
         fresh.replace(path)
-        return
-    # a folder cannot be replaced in one step: move the old one aside first
-    old = path.with_name(f"{path.name}.tmp-old-{uuid.uuid4().hex[:8]}")
-    path.replace(old)
-    fresh.replace(path)
-    shutil.rmtree(old)
+    elif not _swap(fresh, path):
+        aside = fresh.with_name(f"{fresh.stem}-aside{fresh.suffix}")
+        path.replace(aside)
+        fresh.replace(path)
+        # only whole folders are called aside: it is renamed before it is removed
+        aside.replace(fresh)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; False where the system cannot (Linux can)."""
+    if sys.platform != "linux":
+        return False
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    return swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
@@ -127,9 +212,12 @@ def require(path: Path, notebook: str) -> Path:
     FileNotFoundError
         If the artefact is missing.
     """
-    if not Path(path).exists():
+    path = Path(path)
+    for place in (path.parent, path):
+        recover(place)
+    if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run notebook {notebook} of this study first")
-    return Path(path)
+    return path
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import pyproj
 import xarray as xr
 from scipy.stats import spearmanr
 
-from mpm import align, curves, demo
+from mpm import curves, demo, deposits
 from mpm.metrics import Prediction, best_threshold, paired_difference, score_folds
 from mpm.splits import SplitSettings, make_split
 from mpm.study import Study
@@ -193,7 +193,7 @@ def undiscovered(study: Study, cubes: Mapping[str, xr.Dataset], target: str) -> 
         own = hidden[hidden["region"] == region].reset_index(drop=True)
         to_grid = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
         x, y = to_grid.transform(own["longitude"].to_numpy(), own["latitude"].to_numpy())
-        placed = align.locate(own.assign(x=x, y=y), cube["valid"])
+        placed = deposits.locate(own.assign(x=x, y=y), cube["valid"])
         plane = np.full(cube["valid"].shape, -1)
         plane[placed["row"], placed["col"]] = placed.index
         plane[cube[target].values] = -1

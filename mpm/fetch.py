@@ -285,6 +285,10 @@ def _convert(study: Study) -> None:
     """Turn files that are published in a form of their own into ones that GIS reads."""
     if study.name == "us_midcontinent_mini":
         convert_prospectmap_cube(study.raw / "cube.json", study.raw)
+    elif study.name == "znpb":
+        from mpm import conversion
+
+        conversion.convert_continental(study.raw)
 
 
 def convert_prospectmap_cube(path: Path, folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import align, artefacts
+from mpm import artefacts, deposits
 from mpm.study import Study, Target
 
 
@@ -16,35 +16,45 @@ def add_labels(cube: xr.Dataset, study: Study) -> tuple[xr.Dataset, pd.DataFrame
     Parameters
     ----------
     cube : Dataset
-        Of `datacube.build`.
+        Of `datacube.build`. If it is lazy, `valid` is computed here and evidence is not; a cube
+        that was written and read again spares aligning every layer for that.
     study : Study
 
     Returns
     -------
     cube : Dataset
         With `<target> (y, x)` bool and `<target>_deposit (y, x)` int32, the number of the nearest
-        deposit for positive cells and -1 elsewhere.
-    deposits : DataFrame
-        The region's known deposits as `align.read_deposits` gives them.
+        deposit for positive cells and -1 elsewhere. A deposit on a cell that is not valid keeps its
+        valid neighbours within the radius.
+    known : DataFrame
+        The region's known deposits as `deposits.read_deposits` gives them. Its attributes count,
+        by target, those without a positive cell: "off_valid" where no cell in reach is valid or
+        theirs, "shadowed" where a nearer deposit has taken their own cell.
     """
-    cells = cube["valid"]
-    deposits = align.read_deposits(study, cube.attrs["region"], cells)
-    added = {}
+    cube = cube.assign(valid=cube["valid"].compute())
+    valid = cube["valid"].values
+    known = deposits.read_deposits(study, cube.attrs["region"], cube["valid"])
+    added, off_valid, shadowed = {}, {}, {}
     for name, target in study.targets.items():
-        number = deposit_numbers(deposits, target, cells)
-        number[~cells.values] = -1
+        own = _of_target(known, target)
+        number = deposit_numbers(known, target, cube["valid"])
+        number[~valid] = -1
         added[name] = (("y", "x"), number >= 0)
         added[f"{name}_deposit"] = (("y", "x"), number)
-    return cube.assign(added), deposits
+        lost = own[~own["deposit"].isin(number[number >= 0])]
+        shadowed[name] = lost["deposit"][valid[lost["row"], lost["col"]]].nunique()
+        off_valid[name] = lost["deposit"].nunique() - shadowed[name]
+    known.attrs |= {"off_valid": off_valid, "shadowed": shadowed}
+    return cube.assign(added), known
 
 
-def deposit_numbers(deposits: pd.DataFrame, target: Target, cells: xr.DataArray) -> np.ndarray:
+def deposit_numbers(known: pd.DataFrame, target: Target, cells: xr.DataArray) -> np.ndarray:
     """Number the positive cells of a target by their nearest deposit.
 
     Parameters
     ----------
-    deposits : DataFrame
-        Columns deposit, type, x, y (m), row, col.
+    known : DataFrame
+        Columns deposit, type, x, y (m), row, col; a deposit may have several rows.
     target : Target
         Types and radius (m).
     cells : DataArray (y, x)
@@ -55,12 +65,11 @@ def deposit_numbers(deposits: pd.DataFrame, target: Target, cells: xr.DataArray)
     array (y, x)
         int32; -1 where there is no deposit of the target within the radius.
     """
-    known = deposits if target.types is None else deposits[deposits["type"].isin(target.types)]
     number = np.full(cells.shape, -1, "int32")
     nearest = np.full(cells.shape, np.inf)
     reach = int(np.ceil(target.radius / cells.rio.transform().a))
     x, y = cells["x"].values, cells["y"].values
-    for row in known.itertuples():
+    for row in _of_target(known, target).itertuples():
         rows = slice(max(row.row - reach, 0), row.row + reach + 1)
         cols = slice(max(row.col - reach, 0), row.col + reach + 1)
         away = np.hypot(x[None, cols] - row.x, y[rows, None] - row.y)
@@ -70,6 +79,10 @@ def deposit_numbers(deposits: pd.DataFrame, target: Target, cells: xr.DataArray)
         number[rows, cols][takes] = row.deposit
         nearest[rows, cols][takes] = away[takes]
     return number
+
+
+def _of_target(known: pd.DataFrame, target: Target) -> pd.DataFrame:
+    return known if target.types is None else known[known["type"].isin(target.types)]
 
 
 def likely_negatives(
@@ -154,11 +167,10 @@ def deposits_path(study: Study, region: str) -> Path:
 
 def read_deposits(study: Study, target: str) -> dict[str, pd.DataFrame]:
     """Read a target's known deposits in all regions, as notebook 01 wrote them."""
-    types, tables = study.target(target).types, {}
+    wanted, tables = study.target(target), {}
     for region in study.regions:
         place = artefacts.require(deposits_path(study, region), "01_data_preparation")
-        table = pd.read_parquet(place)
-        tables[region] = table if types is None else table[table["type"].isin(types)]
+        tables[region] = _of_target(pd.read_parquet(place), wanted)
     return tables
 
 

@@ -1,6 +1,7 @@
 """Every figure of the notebooks: functions that draw on axes, and one that saves."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mpm import artefacts
 
 DPI = 150
 NODATA = "0.90"  # light grey, no colour of any scale
+TARGET_COLORS = ["red", "black", "magenta", "orange"]
 SCALES = {"likelihood": ("viridis", 0.0, 1.0), "uncertainty": ("magma", 0.0, None)}
 METHODS = {
     "oracle": "oracle (true probability)",
@@ -106,7 +108,7 @@ def show_map(
     values = layer.values
     if limits is None:
         limits = tuple(np.nanpercentile(values, [2, 98])) if np.isfinite(values).any() else (0, 1)
-    image = ax.imshow(values, extent=_extent_km(layer), cmap=cmap, vmin=limits[0], vmax=limits[1])
+    image = ax.imshow(values, extent=extent_km(layer), cmap=cmap, vmin=limits[0], vmax=limits[1])
     ax.set_facecolor(NODATA)
     if bar:
         low, high = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
@@ -141,32 +143,38 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
     """Draw several evidence layers of one region, each with its own scale."""
     rows = -(-len(layers) // columns)
     columns = -(-len(layers) // rows)  # no row that is almost empty
+    height = 1.7 * cube.sizes["y"] / cube.sizes["x"]
     fig, axes = plt.subplots(
         rows,
         columns,
-        figsize=(2.3 * columns, 2.0 * rows + 0.3),
+        figsize=(2.5 * columns, (height + 0.6) * rows + 0.4),
         layout="constrained",
         squeeze=False,
     )
     for ax, name in zip(axes.flat, layers, strict=False):
-        plane = cube["evidence"].sel(layer=name)
-        binary = str(plane["kind"].item()) == "binary"
-        units = str(plane["units"].item())
-        limits = (0, 1) if binary else None
-        show_map(
-            plane.copy(),
-            ax,
-            label=units if units != "1" else "share",
-            limits=limits,
-            axes=False,
-            title=_readable(name),
-            cmap="cividis" if binary else "viridis",
-        )
+        _show_layer(cube["evidence"].sel(layer=name), ax)
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
     _scale_bar(axes.flat[0], cube)
     fig.suptitle(title)
     return fig
+
+
+def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
+    name, units = str(plane["layer"].item()), str(plane["units"].item())
+    heading = "\n".join(textwrap.wrap(readable(name), 24))
+    if str(plane["kind"].item()) == "binary":
+        show_map(plane, ax, label="", limits=(0, 1), axes=False, bar=False, cmap="cividis")
+        ax.set_title(heading + "\n(yellow: yes)", fontsize=8)
+        return
+    if units == "m" and np.nanmax(np.abs(plane.values), initial=0) >= 20_000:
+        plane, units = plane / 1000, "km"  # nobody reads distances of a continent in metres
+    show_map(plane, ax, label="", axes=False, bar=False)
+    ax.set_title(heading, fontsize=8)
+    # beside the map itself: as high as it is, whatever the shape of the region
+    bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.03, 0, 0.05, 1]))
+    bar.set_label(units if units != "1" else "share", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
 
 
 def missing_table(coverage: pd.DataFrame) -> Figure:
@@ -179,7 +187,7 @@ def missing_table(coverage: pd.DataFrame) -> Figure:
         index="layer", columns="region", values="missing", aggfunc="max", sort=False
     )
     fig, ax = plt.subplots(figsize=(5.5, 0.24 * len(table) + 1), layout="constrained")
-    table.index = [_readable(name) for name in table.index]
+    table.index = [readable(name) for name in table.index]
     top = max(10.0, float(table.to_numpy().max()))
     sns.heatmap(
         table,
@@ -204,19 +212,23 @@ def deposit_maps(
     over: str,
 ) -> Figure:
     """Draw known deposits of each target over one evidence layer, a panel a region."""
-    fig, axes = _panels(len(cubes))
-    colors = ["red", "black", "magenta", "orange"]
+    fig, axes = panels(len(cubes))
     for ax, (region, cube) in zip(axes, cubes.items(), strict=True):
         plane = cube["evidence"].sel(layer=over)
-        units, counts = str(plane["units"].item()), []
-        show_map(plane, ax, label=f"{_readable(over)} ({units})", cmap="cividis")
-        for color, (name, target) in zip(colors, targets.items(), strict=False):
-            table = deposits[region]
-            own = table if target.types is None else table[table["type"].isin(target.types)]
-            show_deposits(own, ax, color=color)
-            counts.append(f"{own['deposit'].nunique()} {name} ({color})")
-        ax.set_title(f"{region}: {', '.join(counts)}")
+        units = str(plane["units"].item())
+        show_map(plane, ax, label=f"{readable(over)} ({units})", cmap="cividis")
+        show_targets(ax, deposits[region], targets, region)
     return fig
+
+
+def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str) -> None:
+    """Draw a region's known deposits, a colour a target, counted in the title."""
+    counts = []
+    for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
+        own = deposits if target.types is None else deposits[deposits["type"].isin(target.types)]
+        show_deposits(own, ax, color=color)
+        counts.append(f"{own['deposit'].nunique()} {name} ({color})")
+    ax.set_title(f"{region}: {', '.join(counts)}")
 
 
 def split_maps(
@@ -226,12 +238,12 @@ def split_maps(
     names = ["dead zone", "train", "validation", "test"]
     colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
     scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)
-    fig, axes = _panels(len(cubes))
+    fig, axes = panels(len(cubes))
     for k, (ax, (region, cube)) in enumerate(zip(axes, cubes.items(), strict=True)):
         code = np.where(cube["valid"], 0.0, np.nan)
         for number, part in enumerate([split.train, split.validation, split.test], start=1):
             code[part[k]] = number
-        image = ax.imshow(code, extent=_extent_km(cube), cmap=scale, norm=norm)
+        image = ax.imshow(code, extent=extent_km(cube), cmap=scale, norm=norm)
         _show_cells(positives[k], cube, ax)
         ax.set(aspect="equal", title=region, xlabel="Easting (km)", ylabel="Northing (km)")
         ax.set_facecolor("white")
@@ -324,7 +336,7 @@ def layer_errors(errors: pd.DataFrame) -> Figure:
                 markersize=6,
                 markerfacecolor="none" if marker == "s" else None,
             )
-    ax.set_yticks(height, [_readable(name) for name in ordered.index], fontsize=8)
+    ax.set_yticks(height, [readable(name) for name in ordered.index], fontsize=8)
     ax.set(xlabel="error on masked cells (standard deviations)", xlim=(0, None))
     ax.grid(axis="y", color="0.92")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
@@ -346,7 +358,7 @@ def negative_maps(
     positive, negative : sequence of array (y, x)
         Training positives and negatives, a region each.
     """
-    fig, axes = _panels(len(distance))
+    fig, axes = panels(len(distance))
     high = max(float(np.nanpercentile(result["distance"], 98)) for result in distance.values())
     low = min(float(np.nanpercentile(result["distance"], 2)) for result in distance.values())
     for k, (ax, (region, result)) in enumerate(zip(axes, distance.items(), strict=True)):
@@ -473,7 +485,7 @@ def attribution_maps(
         squeeze=False,
     )
     for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
-        title = f"{region}: {_readable(name)}"
+        title = f"{region}: {readable(name)}"
         show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
     fig.colorbar(
         axes[0][0].images[0], ax=list(axes.flat), label="contribution to the logit", shrink=0.7
@@ -587,7 +599,7 @@ def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
     ax.errorbar(
         rows["contrast"], range(len(rows)), xerr=error, fmt="none", ecolor="0.3", linewidth=0.8
     )
-    ax.set_yticks(range(len(rows)), [_readable(name) for name in rows["layer"]], fontsize=8)
+    ax.set_yticks(range(len(rows)), [readable(name) for name in rows["layer"]], fontsize=8)
     ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: C / s(C) below {minimum})")
     sns.despine(fig)
     return fig
@@ -618,7 +630,7 @@ def importance_bars(
     )
     for ax, name in zip(axes[0], shares, strict=True):
         colors = [palette[roles[layer]] if roles else "C0" for layer in shares.index]
-        ax.barh([_readable(layer) for layer in shares.index], 100 * shares[name], color=colors)
+        ax.barh([readable(layer) for layer in shares.index], 100 * shares[name], color=colors)
         ax.set(xlabel="share of all contributions (%)", title=name)
     if roles:
         handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in palette.values()]
@@ -658,7 +670,7 @@ def window_explanation(
         spoken = axes[1][k].imshow(
             attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent
         )
-        axes[0][k].set_title(_readable(name), fontsize=9)
+        axes[0][k].set_title(readable(name), fontsize=9)
         axes[1][k].set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
         axes[0][k].tick_params(bottom=False)  # the titles below need the room
         for ax in axes[:, k]:
@@ -688,7 +700,7 @@ def overview(
     left, right = fig.subfigures(1, 2, width_ratios=[1, 2.6])
     for ax, name in zip(left.subplots(2, 2).flat, layers, strict=True):
         plane = cube["evidence"].sel(layer=name)
-        show_map(plane, ax, label="", title=_readable(name), bar=False, axes=False, cmap="cividis")
+        show_map(plane, ax, label="", title=readable(name), bar=False, axes=False, cmap="cividis")
     left.suptitle("evidence layers  →")
     axes = right.subplots(1, 3)
     for ax, name in zip(axes, SCALES, strict=False):
@@ -719,14 +731,16 @@ def overview(
     return fig
 
 
-def _panels(count: int) -> tuple[Figure, np.ndarray]:
+def panels(count: int) -> tuple[Figure, np.ndarray]:
+    """Return a figure with maps side by side, and their axes."""
     fig, axes = plt.subplots(
         1, count, figsize=(5.2 * count, 4.6), layout="constrained", squeeze=False
     )
     return fig, axes[0]
 
 
-def _extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, float]:
+def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, float]:
+    """Return west, east, south, north of a grid (km), as `imshow` wants them."""
     west, south, east, north = layer.rio.bounds()
     return west / 1e3, east / 1e3, south / 1e3, north / 1e3
 
@@ -737,7 +751,7 @@ def _note_crs(layer: xr.DataArray, ax: Axes) -> None:
 
 
 def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
-    west, east, south, north = _extent_km(layer)
+    west, east, south, north = extent_km(layer)
     length = float(f"{(east - west) / 4:.0e}")
     x, y = west + 0.05 * (east - west), south + 0.05 * (north - south)
     ax.plot([x, x + length], [y, y], color="black", linewidth=2, solid_capstyle="butt")
@@ -750,5 +764,6 @@ def _show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "bla
     ax.plot(x, y, ".", color=color, markersize=1.5)
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
+    """Return a layer's name as a reader would write it."""
     return str(name).replace("_", " ").replace("=", ": ")

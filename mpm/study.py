@@ -6,28 +6,19 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from mpm import artefacts
+from mpm.layers import Layer, Strict, derived, read_crs
 
-Kind = Literal["continuous", "categorical", "fraction", "distance"]
 # regions and targets name files
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# what a cube holds besides its targets
+_TAKEN = {"evidence", "valid", "spatial_ref", "layer", "x", "y", "group", "units", "kind"}
+_TAKEN |= {"origin", "method", "source", "checksum", "why"}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Region(_Strict):
+class Region(Strict):
     """One grid: a projected CRS in metres, square cells, bounds that are whole cells.
 
     Attributes
@@ -47,6 +38,14 @@ class Region(_Strict):
     resolution: float = Field(gt=0)
     bounds: tuple[float, float, float, float]
     area: str | None = None
+
+    @field_validator("crs")
+    @classmethod
+    def _in_metres(cls, text: str) -> str:
+        crs = read_crs(text)
+        if not crs.is_projected or crs.axis_info[0].unit_conversion_factor != 1:
+            raise ValueError(f"{text} is not projected in metres; distances need a projected CRS")
+        return text
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Self:
@@ -71,54 +70,7 @@ class Region(_Strict):
         return round((north - south) / self.resolution), round((east - west) / self.resolution)
 
 
-class Layer(_Strict):
-    """One evidence layer.
-
-    Attributes
-    ----------
-    name : str
-        Unique in the study.
-    group : str
-        E.g. "geophysics", "geology"; layers of a group are drawn and explained together.
-    kind : {"continuous", "categorical", "fraction", "distance"}
-        "continuous": raster of numbers. "categorical": raster of codes, or polygons with `column`;
-        becomes one layer a class. "fraction": area share of polygons (of `classes` of `column`, if
-        given). "distance": distance (m) to the features of a vector file.
-    units : str
-        Of the file's values; "m" for distances, "1" for shares and classes.
-    file : str
-        Path below the study's data folder; "{region}" stands for the region's name.
-    band : int
-        Raster band, from 1.
-    column : str, optional
-        Attribute that holds the class.
-    classes : tuple of str or int, optional
-        Classes to keep; by default all that occur.
-    why : str
-        Why a geologist would want it for these deposits.
-    source : str
-        Who made it, with a DOI or address.
-    """
-
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
-    group: str
-    kind: Kind = "continuous"
-    units: str
-    file: str
-    band: int = Field(default=1, ge=1)
-    column: str | None = None
-    classes: tuple[str | int, ...] | None = None
-    why: str = ""
-    source: str = ""
-
-    @model_validator(mode="after")
-    def _column_fits(self) -> Self:
-        if self.classes is not None and self.kind not in ("categorical", "fraction", "distance"):
-            raise ValueError(f"layer {self.name!r}: classes make no sense for kind {self.kind!r}")
-        return self
-
-
-class Deposits(_Strict):
+class Deposits(Strict):
     """Known deposits: a table of points, or a raster whose non-zero cells are deposits.
 
     Attributes
@@ -131,6 +83,8 @@ class Deposits(_Strict):
         CRS of those coordinates.
     type, name : str, optional
         Columns of the deposit type, which targets select by, and of the name.
+    group : str, optional
+        Column whose rows of one value are one deposit; by default each row is one.
     source : str
         Who compiled it.
     """
@@ -141,10 +95,11 @@ class Deposits(_Strict):
     crs: str = "EPSG:4326"
     type: str | None = None
     name: str | None = None
+    group: str | None = None
     source: str = ""
 
 
-class Target(_Strict):
+class Target(Strict):
     """What to predict: deposits of some types, with a positive neighbourhood.
 
     Attributes
@@ -160,7 +115,7 @@ class Target(_Strict):
     radius: float = Field(default=0.0, ge=0)
 
 
-class Study(_Strict):
+class Study(Strict):
     """A study file, validated.
 
     Attributes
@@ -203,6 +158,30 @@ class Study(_Strict):
             raise ValueError(f"duplicate layer name: {', '.join(twice)}; rename one of them")
         return layers
 
+    @field_validator("layers")
+    @classmethod
+    def _derived_from_layers_before(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        known: dict[str, Layer] = {}
+        for layer in layers:
+            if layer.derive is not None:
+                if layer.of not in known:
+                    raise ValueError(
+                        f"layer {layer.name!r} is derived of {layer.of!r}, which is no layer before"
+                        f" it; before it are {', '.join(known) or 'none'}"
+                    )
+                layer = derived(layer, known[layer.of])
+            known[layer.name] = layer
+        return tuple(known.values())
+
+    @model_validator(mode="after")
+    def _targets_have_names_of_their_own(self) -> Self:
+        for name in self.targets:
+            if name in _TAKEN or name in {layer.name for layer in self.layers}:
+                raise ValueError(
+                    f"target {name!r} is called like a layer or another part of the cube; rename it"
+                )
+        return self
+
     @model_validator(mode="after")
     def _types_need_a_column(self) -> Self:
         for name, target in self.targets.items():
@@ -235,9 +214,37 @@ class Study(_Strict):
         """SHA-256 of the study file."""
         return artefacts.sha256(self.path)
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a missing file."""
+        if self.fetch == "none":
+            return "correct `file` in the study file, or put the file there"
+        return f"run `mpm fetch {self.name}`"
+
     def file(self, item: Layer | Deposits, region: str) -> Path:
-        """Return the path of a layer's or the deposits' file for one region."""
+        """Return the path of a layer's or the deposits' file for one region.
+
+        A derived layer's file is that of the layer it is computed from.
+        """
+        while isinstance(item, Layer) and item.of is not None:
+            item = self.layer(item.of)
         return self.raw / item.file.replace("{region}", region)
+
+    def layer(self, name: str) -> Layer:
+        """Return a layer by name.
+
+        Raises
+        ------
+        KeyError
+            If the study has no such layer; the message gives the nearest names.
+        """
+        known = {layer.name: layer for layer in self.layers}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0) or known
+            raise KeyError(
+                f"study {self.name!r} has no layer {name!r}; nearest are {', '.join(near)}"
+            )
+        return known[name]
 
     def target(self, name: str) -> Target:
         """Return a target by name.

@@ -1,11 +1,14 @@
+import hashlib
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import Point, box
 
 from mpm import align
 from mpm.study import Region, Study
@@ -79,19 +82,6 @@ def test_cell_centres_lie_half_a_cell_inside_the_bounds():
     assert cells.rio.crs.to_epsg() == 32633
 
 
-@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:2263"])
-def test_region_in_degrees_or_feet_is_refused(crs):
-    "Distances need metres, and the message says so"
-    with pytest.raises(ValueError, match=f"{crs} is not projected in metres"):
-        align.grid(Region(**SQUARE | {"crs": crs}))
-
-
-def test_region_of_unknown_crs_is_refused():
-    "The message repeats what is not a CRS"
-    with pytest.raises(ValueError, match="'EPSG:1' is not a CRS"):
-        align.grid(Region(**SQUARE | {"crs": "EPSG:1"}))
-
-
 # ---- continuous rasters
 
 
@@ -110,7 +100,7 @@ def test_linear_ramp_is_interpolated_exactly(tmp_path, step, shift):
     found = aligned(study)
     x, y = np.arange(0.5, 6), -np.arange(0.5, 6)
     np.testing.assert_allclose(found.values[0], 2 * x[None] + 3 * y[:, None], atol=1e-4)
-    assert found["method"].item() == "bilinear"
+    assert found["method"].item() == f"bilinear from {step / 1000:g} km"
 
 
 def test_raster_in_degrees_lands_where_its_longitudes_say(tmp_path):
@@ -125,8 +115,7 @@ def test_raster_in_degrees_lands_where_its_longitudes_say(tmp_path):
     cells = align.grid(study.regions["here"])
     x, y = np.meshgrid(cells["x"], cells["y"])
     to_degrees = pyproj.Transformer.from_crs(ALBERS, "EPSG:4326", always_xy=True)
-    # GDAL's own tolerance is an eighth of a cell, here 125 m or 0.0016 degrees
-    np.testing.assert_allclose(aligned(study).values[0], to_degrees.transform(x, y)[0], atol=0.0016)
+    np.testing.assert_allclose(aligned(study).values[0], to_degrees.transform(x, y)[0], atol=2e-6)
 
 
 def test_finer_raster_is_averaged(tmp_path):
@@ -137,7 +126,7 @@ def test_finer_raster_is_averaged(tmp_path):
     found = aligned(study)
     means = values.reshape(6, 4, 6, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(found.values[0], means, rtol=1e-4, atol=1e-6)
-    assert found["method"].item() == "average"
+    assert found["method"].item() == "average of 250 m"
 
 
 @pytest.mark.parametrize(
@@ -201,20 +190,57 @@ def test_infinite_pixels_are_missing(tmp_path):
 
 
 def test_second_band_is_read_if_asked_for(tmp_path):
-    "`band: 2` reads 2, and the facts of the layer come along"
-    study = make_study(tmp_path, {"file": "thing.tif", "band": 2, "units": "nT", "source": "me"})
+    "`band: 2` reads 2"
+    study = make_study(tmp_path, {"file": "thing.tif", "band": 2})
     write_tif(study.raw / "thing.tif", np.stack([np.full((6, 6), k, "float32") for k in (1, 2)]))
+    assert (aligned(study).values == 2).all() and aligned(study).dtype == "float32"
+
+
+def test_the_facts_of_a_layer_come_along(tmp_path):
+    "Units, group, source, reason, and the checksum of the very file"
+    facts = {"units": "nT", "source": "me", "why": "because"}
+    study = make_study(tmp_path, facts | {"file": "thing.tif"})
+    write_tif(study.raw / "thing.tif", ONES)
+    digest = hashlib.sha256((study.raw / "thing.tif").read_bytes()).hexdigest()
     found = aligned(study)
-    assert (found.values == 2).all() and found.dtype == "float32"
-    facts = {name: found[name].item() for name in ("layer", "group", "units", "kind", "origin")}
-    assert facts == {
+    assert {name: array.item() for name, array in found.coords.items() if array.size == 1} == {
         "layer": "thing",
         "group": "geology",
         "units": "nT",
         "kind": "continuous",
         "origin": "thing",
+        "method": "bilinear from 1 km",
+        "source": "me",
+        "checksum": digest[:12],
+        "why": "because",
     }
-    assert found["source"].item() == "me"
+    write_tif(study.raw / "thing.tif", ONES + 1)
+    assert aligned(study)["checksum"].item() != digest[:12]
+
+
+def test_a_derived_layer_has_the_checksum_of_its_parents_file(tmp_path):
+    "And its own units and group"
+    steep = {"name": "steep", "derive": "hgm", "of": "thing", "units": "nT/km", "group": "edges"}
+    study = make_study(tmp_path, {"file": "thing.tif", "units": "nT"}, steep)
+    place = {"step": STEP, "west": WEST - 3000, "north": NORTH + 3000}
+    write_tif(study.raw / "thing.tif", ramp(12, 12, **place), **place)
+    parent = aligned(study)
+    found = align.align_layer(study, study.layers[1], "here", align.grid(study.regions["here"]))
+    np.testing.assert_allclose(found.values, np.hypot(2, 3), rtol=1e-5)
+    assert found["checksum"].item() == parent["checksum"].item()
+    assert (found["units"].item(), found["group"].item()) == ("nT/km", "edges")
+
+
+def test_a_part_of_a_layer_lies_where_it_lies(tmp_path):
+    "Rows 1 to 3, columns 4 and 5, with their coordinates; a part may be empty, the whole may not"
+    study = make_study(tmp_path)
+    values = np.arange(36, dtype="float32").reshape(6, 6)
+    values[1:4, 4:] = np.nan
+    write_tif(study.raw / "thing.tif", values)
+    cells = align.grid(study.regions["here"])
+    for rows, columns in [(slice(1, 4), slice(4, 6)), (slice(0, 2), slice(0, 3))]:
+        part = align.align_layer(study, study.layers[0], "here", cells, part=(rows, columns))
+        xr.testing.assert_identical(part, aligned(study)[:, rows, columns])
 
 
 # ---- categories, fractions, distances
@@ -230,7 +256,7 @@ def test_classes_of_a_raster_are_never_interpolated(tmp_path):
     np.testing.assert_array_equal(found.values[1], codes[2:8, 2:8] == 5)
     np.testing.assert_array_equal(found.values.sum(axis=0), 1)
     assert set(found["kind"].values) == {"binary"}
-    assert set(found["method"].values) == {"one-hot by nearest"}
+    assert set(found["method"].values) == {"one-hot by nearest of 1 km"}
 
 
 def test_classes_of_a_finer_raster_go_by_majority_and_nodata_is_missing(tmp_path):
@@ -246,7 +272,7 @@ def test_classes_of_a_finer_raster_go_by_majority_and_nodata_is_missing(tmp_path
     assert np.isnan(found.values[:, 1, 0]).all()
     assert np.isnan(found.values).sum() == 2
     assert (found.values[0, 2:] == 1).all()
-    assert set(found["method"].values) == {"one-hot by mode"}
+    assert set(found["method"].values) == {"one-hot by mode of 500 m"}
 
 
 @pytest.mark.parametrize(("mapped", "missing"), [(1, True), (2, False)])
@@ -305,45 +331,6 @@ def test_fraction_is_the_share_of_the_cell(tmp_path):
     assert found["kind"].item() == "continuous"
 
 
-def test_fraction_counts_the_named_classes_only(tmp_path):
-    "Granite covers 0.4 of column 2, shale the rest"
-    layer = {"file": "a.gpkg", "kind": "fraction", "column": "rock", "classes": ["granite"]}
-    study = make_study(tmp_path, layer)
-    write_shapes(
-        study.raw / "a.gpkg", [at(0, 0, 2.4, 6), at(2.4, 0, 6, 6)], rock=["granite", "shale"]
-    )
-    np.testing.assert_allclose(aligned(study).values[0], [[1, 1, 0.4, 0, 0, 0]] * 6, rtol=1e-6)
-
-
-def test_overlapping_polygons_cover_a_cell_once(tmp_path):
-    "Two copies of a polygon are no more than one"
-    study = make_study(tmp_path, {"file": "a.gpkg", "kind": "fraction"})
-    write_shapes(study.raw / "a.gpkg", [at(0, 0, 2.4, 6)] * 2)
-    np.testing.assert_allclose(aligned(study).values[0, 0], [1, 1, 0.4, 0, 0, 0], rtol=1e-6)
-
-
-def hand_distance(row, col):
-    rows, cols = np.indices((6, 6))
-    return STEP * np.hypot(rows - row, cols - col)
-
-
-@pytest.mark.parametrize(("row", "col"), [(2, 1), (0, 0), (3, -2), (-1, 7)])
-def test_distance_is_exact_in_metres(tmp_path, row, col):
-    "From a point in or just outside the region to every cell centre"
-    study = make_study(tmp_path, {"file": "a.gpkg", "kind": "distance", "units": "m"})
-    write_shapes(study.raw / "a.gpkg", [spot(row, col)])
-    np.testing.assert_allclose(aligned(study).values[0], hand_distance(row, col), rtol=1e-6)
-
-
-def test_distance_is_to_the_nearest_of_the_named_classes(tmp_path):
-    "A fault in column 1 counts, a road in column 4 does not"
-    layer = {"file": "a.gpkg", "kind": "distance", "column": "what", "classes": ["fault"]}
-    study = make_study(tmp_path, layer)
-    lines = [LineString([spot(-1, col), spot(6, col)]) for col in (1, 4)]
-    write_shapes(study.raw / "a.gpkg", lines, what=["fault", "road"])
-    np.testing.assert_allclose(aligned(study).values[0], [[1e3, 0, 1e3, 2e3, 3e3, 4e3]] * 6)
-
-
 # ---- what can be wrong with a layer
 
 
@@ -371,9 +358,38 @@ def test_raster_without_crs_is_named(tmp_path):
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_rotated_raster_is_named(tmp_path):
     study = make_study(tmp_path)
-    turned = Affine.translation(WEST, NORTH) * Affine.rotation(10) * Affine.scale(1000, -1000)
+    turned = Affine(985, 174, WEST, 174, -985, NORTH)
     write_tif(study.raw / "thing.tif", ONES, transform=turned)
     refused(study, "rotated")
+
+
+def test_pixels_that_are_not_square_are_named(tmp_path):
+    study = make_study(tmp_path)
+    write_tif(study.raw / "thing.tif", ONES, transform=Affine(1000, 0, WEST, 0, -500, NORTH))
+    refused(study, "pixels of 1000 x 500")
+
+
+def test_degrees_tagged_as_metres_are_named(tmp_path):
+    study = make_study(tmp_path)
+    write_tif(study.raw / "thing.tif", ONES, step=0.01, west=15, north=45.2)
+    refused(study, "look like degrees")
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_layer_that_is_missing_in_the_whole_region_is_named(tmp_path, kind):
+    "Two columns of values lie west of it"
+    study = make_study(tmp_path, {"file": "thing.tif", "kind": kind})
+    values = np.zeros((6, 8), "uint8")
+    values[:, :2] = 1
+    write_tif(study.raw / "thing.tif", values, west=WEST - 2000, nodata=0)
+    refused(study, "has no value in the region")
+
+
+def test_unknown_variable_is_named(tmp_path):
+    study = make_study(tmp_path, {"file": "thing.nc", "variable": "depth"})
+    grid = xr.DataArray(ONES, {"lat": np.arange(6) + 42, "lon": np.arange(6) + 12}, name="z")
+    grid.to_netcdf(study.raw / "thing.nc", engine="h5netcdf")
+    refused(study, "no variable 'depth'", "['z']")
 
 
 def test_missing_band_is_named(tmp_path):
@@ -445,7 +461,7 @@ def test_vector_file_without_crs_is_named(tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("fraction", "no polygon"), ("categorical", "no polygon"), ("distance", "no feature")],
+    [("fraction", "no polygon"), ("categorical", "no polygon")],
 )
 def test_vector_file_elsewhere_is_named(tmp_path, kind, told):
     study = make_study(tmp_path, {"file": "a.gpkg", "kind": kind, "column": "rock"})
@@ -505,7 +521,7 @@ def test_damaged_area_is_named(tmp_path):
         align.area_mask(study, "here", cells)
 
 
-# ---- deposits
+# ---- the check of a whole study
 
 
 def write_deposits(study, places, **columns):
@@ -515,127 +531,15 @@ def write_deposits(study, places, **columns):
     pd.DataFrame({"x": x, "y": y} | columns).to_csv(study.raw / "deposits.csv", index=False)
 
 
-def deposits(study):
-    return align.read_deposits(study, "here", align.grid(study.regions["here"]))
-
-
 FOUR = [(0, 0), (2, 3), (5, 5), (4.4, 1.4)]
+POINTS = {"file": "flow.csv", "kind": "points", "column": "flow", "x": "x", "y": "y", "reach": 9e3}
 
 
-def test_points_fall_into_their_cells(tmp_path):
-    "Four deposits, one 0.4 cells off a centre; names and types come along"
-    study = make_study(tmp_path, deposits={"type": "kind", "name": "who"})
-    write_deposits(study, FOUR, kind=["MVT", "MVT", "CD", "CD"], who=list("abcd"))
-    found = deposits(study)
-    assert found[["row", "col"]].values.tolist() == [[0, 0], [2, 3], [5, 5], [4, 1]]
-    assert found["deposit"].tolist() == [0, 1, 2, 3]
-    assert found["name"].tolist() == list("abcd")
-    assert found["type"].tolist() == ["MVT", "MVT", "CD", "CD"]
-    np.testing.assert_allclose(found["x"], [500_500, 503_500, 505_500, 501_900])
-
-
-def test_points_in_degrees_are_brought_to_the_grid(tmp_path):
-    "The same cell whether the point is given in metres or in longitude and latitude"
-    study = make_study(tmp_path, deposits={"crs": "EPSG:4326"})
-    to_degrees = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
-    x, y = to_degrees.transform(503_500, 5_003_500)
-    (study.raw / "deposits.csv").write_text(f"x,y\n{x},{y}\n")
-    assert deposits(study)[["row", "col"]].values.tolist() == [[2, 3]]
-
-
-def test_points_outside_are_dropped_and_the_rest_renumbered(tmp_path):
-    "One deposit beyond each edge, one inside"
-    study = make_study(tmp_path)
-    write_deposits(study, [(-1, 2), (2, -1), (3, 4), (6, 2), (2, 6)])
-    found = deposits(study)
-    assert found[["deposit", "row", "col"]].values.tolist() == [[0, 3, 4]]
-
-
-def test_table_of_no_deposits_is_empty(tmp_path):
-    "Headings alone are a region without known deposits"
-    study = make_study(tmp_path)
-    (study.raw / "deposits.csv").write_text("x,y\n")
-    found = deposits(study)
-    assert found.empty and found["row"].dtype == int
-
-
-@pytest.mark.parametrize("entry", ["x", "y", "type", "name"])
-def test_wrong_column_of_the_table_is_named(tmp_path, entry):
-    study = make_study(tmp_path, deposits={entry: "easting"})
-    write_deposits(study, FOUR)
-    with pytest.raises(ValueError, match=r"deposits: .*csv has no column 'easting'; it has \['x'"):
-        deposits(study)
-
-
-@pytest.mark.parametrize("bad", ["unknown", ""])
-def test_coordinate_that_is_no_number_is_named_with_its_line(tmp_path, bad):
-    study = make_study(tmp_path)
-    (study.raw / "deposits.csv").write_text(f"x,y\n500500,5000500\n500500,{bad}\n")
-    with pytest.raises(ValueError, match="deposits.csv, line 3: column 'y' is not a number"):
-        deposits(study)
-
-
-def test_missing_deposits_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="deposits: .*deposits.csv is missing"):
-        deposits(make_study(tmp_path))
-
-
-def test_empty_table_is_named(tmp_path):
-    study = make_study(tmp_path)
-    (study.raw / "deposits.csv").write_text("")
-    with pytest.raises(ValueError, match="deposits: .*deposits.csv cannot be read"):
-        deposits(study)
-
-
-def test_deposits_of_unknown_crs_are_refused(tmp_path):
-    study = make_study(tmp_path, deposits={"crs": "EPSG:1"})
-    write_deposits(study, FOUR)
-    with pytest.raises(ValueError, match="deposits: .*'EPSG:1' is not a CRS"):
-        deposits(study)
-
-
-def test_touching_cells_of_a_label_raster_are_one_deposit(tmp_path):
-    "Cells that touch at a corner share a number, a cell apart has its own, nodata has none"
-    study = make_study(tmp_path, deposits={"file": "labels.tif"})
-    codes = np.zeros((6, 6), "uint8")
-    codes[0, 0] = codes[1, 1] = codes[1, 2] = 1
-    codes[4, 4] = 1
-    codes[5, :2] = 255
-    write_tif(study.raw / "labels.tif", codes, nodata=255)
-    found = deposits(study)
-    assert found[["deposit", "row", "col"]].values.tolist() == [
-        [0, 0, 0],
-        [0, 1, 1],
-        [0, 1, 2],
-        [1, 4, 4],
-    ]
-    np.testing.assert_allclose(found["x"].iloc[-1], WEST + 4500)
-    np.testing.assert_allclose(found["y"].iloc[-1], NORTH - 4500)
-
-
-def test_label_raster_of_floats_with_nan_has_no_deposit_there(tmp_path):
-    study = make_study(tmp_path, deposits={"file": "labels.tif"})
-    codes = np.full((6, 6), np.nan, "float32")
-    codes[3, 2] = 1
-    write_tif(study.raw / "labels.tif", codes, nodata=np.nan)
-    assert deposits(study)[["row", "col"]].values.tolist() == [[3, 2]]
-
-
-def test_label_raster_without_crs_is_named(tmp_path):
-    study = make_study(tmp_path, deposits={"file": "labels.tif"})
-    write_tif(study.raw / "labels.tif", ONES, crs=None)
-    with pytest.raises(ValueError, match="deposits: .*labels.tif has no CRS"):
-        deposits(study)
-
-
-def test_damaged_label_raster_is_named(tmp_path):
-    study = make_study(tmp_path, deposits={"file": "labels.tif"})
-    (study.raw / "labels.tif").write_bytes(b"II*\x00")
-    with pytest.raises(ValueError, match="deposits: .*labels.tif cannot be read"):
-        deposits(study)
-
-
-# ---- the check of a whole study
+def write_points(study):
+    "Heat flow of 50 at the corners and in the middle of the region"
+    places = [(-1, -1), (-1, 6), (6, -1), (6, 6), (3, 3)]
+    x, y = zip(*(spot(*place).coords[0] for place in places), strict=True)
+    pd.DataFrame({"x": x, "y": y, "flow": 50}).to_csv(study.raw / "flow.csv", index=False)
 
 
 def test_check_says_what_a_sound_study_holds(tmp_path):
@@ -651,6 +555,7 @@ def test_check_says_what_a_sound_study_holds(tmp_path):
         "layer": "thing",
         "CRS": "EPSG:32633",
         "resolution": "1000 m",
+        "method": "bilinear from 1 km",
         "coverage": 83.3,
         "min": 1.0,
         "max": 5.0,
@@ -659,14 +564,14 @@ def test_check_says_what_a_sound_study_holds(tmp_path):
 
 
 def test_check_lists_every_problem_at_once(tmp_path):
-    "A missing file, no CRS, a wrong column, a bad region and bad deposits: five lines"
+    "A missing file, no CRS, a wrong column, a region without its area and bad deposits: five lines"
     study = make_study(
         tmp_path,
         {"name": "gone", "file": "gone.tif"},
         {"name": "bare", "file": "bare.tif"},
         {"name": "rocks", "file": "a.gpkg", "kind": "fraction", "column": "unit"},
         {"name": "sound", "file": "sound.tif"},
-        regions={"here": SQUARE, "globe": SQUARE | {"crs": "EPSG:4326"}},
+        regions={"here": SQUARE, "there": SQUARE | {"area": "gone.gpkg"}},
     )
     write_tif(study.raw / "bare.tif", ONES, crs=None)
     write_tif(study.raw / "sound.tif", ONES)
@@ -676,7 +581,7 @@ def test_check_lists_every_problem_at_once(tmp_path):
         align.check(study)
     first, *lines = str(caught.value).splitlines()
     assert "mine.yaml has 5 problem(s)" in first
-    for part in ("'gone'", "'bare'", "'rocks'", "region 'globe'", "deposits: "):
+    for part in ("'gone'", "'bare'", "'rocks'", "region 'there'", "deposits: "):
         assert sum(part in line for line in lines) == 1, part
     assert "sound" not in str(caught.value)
 
@@ -700,8 +605,57 @@ def test_check_names_a_study_without_deposits_inside(tmp_path):
 
 
 def test_check_names_a_layer_that_is_missing_in_the_whole_area(tmp_path):
-    study = make_study(tmp_path)
-    write_tif(study.raw / "thing.tif", ONES * np.nan)
+    "The study area is the eastern half, the raster covers the western one"
+    study, _ = with_area(tmp_path)
+    write_shapes(study.raw / "here_land.gpkg", [at(3, 0, 6, 6)])
+    write_tif(study.raw / "thing.tif", ONES[:, :3])
     write_deposits(study, FOUR)
     with pytest.raises(ValueError, match="'thing': .*thing.tif has no value inside"):
         align.check(study)
+
+
+def test_check_describes_files_of_every_kind(tmp_path):
+    "CRS and resolution are the file's; a derived layer has those of its parent"
+    study = make_study(
+        tmp_path,
+        {"name": "wide", "file": "wide.tif"},
+        {"name": "faults", "file": "a.gpkg", "kind": "distance", "units": "m"},
+        POINTS | {"name": "flow", "crs": "EPSG:32633"},
+        {"name": "steep", "derive": "hgm", "of": "wide", "units": "1/km"},
+    )
+    lonlat = {"crs": "EPSG:4326", "transform": Affine(0.5, 0, 12, 0, -0.25, 47)}
+    write_tif(study.raw / "wide.tif", np.arange(144, dtype="float32").reshape(12, 12), **lonlat)
+    write_shapes(study.raw / "a.gpkg", [spot(2, 1)])
+    write_deposits(study, FOUR)
+    write_points(study)
+    table = align.check(study).set_index("layer")
+    assert table["CRS"].tolist() == ["EPSG:4326", "EPSG:32633", "EPSG:32633", "EPSG:4326"]
+    assert table["resolution"].tolist() == ["0.5 x 0.25 deg", "vector", "points", "0.5 x 0.25 deg"]
+    assert table.loc["wide", "method"] == "bilinear from 39.3 x 27.8 km"
+    assert table.loc["faults", ["min", "max"]].tolist() == pytest.approx([0, STEP * np.hypot(3, 4)])
+    assert table.loc["flow", ["min", "max"]].tolist() == [50, 50]
+
+
+# ---- real files
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "low", "high"),
+    [
+        ("earth-topography-10arcmin.nc", (-104.99, 39.74), 1500, 2000),  # Denver
+        ("earth-topography-10arcmin.nc", (-80.19, 25.76), -50, 20),  # Miami
+        ("earth-topography-10arcmin.nc", (177.5, -30), -4500, -1500),  # beside the Kermadec ridge
+        ("SL2013sv.nc", (-95, 52), 180, 260),  # km: the Superior craton
+        ("SL2013sv.nc", (-117, 40), 40, 90),  # the Basin and Range
+        ("A2006_lithosphere.grd", (120, -28), 150, 250),  # the Yilgarn craton
+        ("slope_PD_SRTM_30min.nc", (-110.3, 44.7), 0.05, 0.3),  # Yellowstone, m/m
+    ],
+)
+def test_public_grids_are_where_they_should_be(tmp_path, mirror, file, place, low, high):
+    "Node- and cell-registered, from 0 or -180, south up: known places have known values"
+    (path,) = mirror.rglob(file)
+    around = f"+proj=laea +lon_0={place[0]} +lat_0={place[1]} +datum=WGS84"
+    region = {"crs": around, "resolution": 10_000, "bounds": (-50_000, -50_000, 50_000, 50_000)}
+    study = make_study(tmp_path, {"file": str(path)}, regions={"here": region})
+    middle = aligned(study).values[0, 4:6, 4:6].mean()
+    assert low < middle < high

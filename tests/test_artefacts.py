@@ -1,12 +1,23 @@
 import hashlib
 import os
+import random
+import signal
 import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from mpm import artefacts
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and limits of POSIX")
 
 
 def leftovers(folder):
@@ -59,6 +70,205 @@ def make(path, text, folder):
 
 def content(path, folder):
     return (path / "part" if folder else path).read_text()
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_file_and_folder_replace_each_other(tmp_path, monkeypatch, old, new, swaps):
+    "Also on systems that cannot swap two folders in one step"
+    if not swaps:
+        monkeypatch.setattr(artefacts, "_swap", lambda *_: False)
+    path = tmp_path / "cube.zarr"
+    make(path, "old", old)
+    with artefacts.atomic(path) as fresh:
+        make(fresh, "new", new)
+    assert content(path, new) == "new"
+    assert not leftovers(tmp_path)
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_target_kept(tmp_path):
+    "Rubbish is removed by name, never through a link"
+    make(tmp_path / "elsewhere", "old", True)
+    (tmp_path / "cube.zarr").symlink_to(tmp_path / "elsewhere")
+    with artefacts.atomic(tmp_path / "cube.zarr") as fresh:
+        make(fresh, "new", True)
+    assert content(tmp_path / "cube.zarr", True) == "new"
+    assert content(tmp_path / "elsewhere", True) == "old"
+    assert not leftovers(tmp_path)
+
+
+# ---- killed writers, and disks that are full
+
+FORKS = """
+import os, signal, sys
+from pathlib import Path
+from mpm import artefacts
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:  # a writer for each line
+    pid = os.fork()
+    number = 0
+    while pid == 0:
+        number += 1
+        with artefacts.atomic(Path(sys.argv[1])) as fresh:
+            fresh.mkdir()
+            for part in range(20):
+                (fresh / str(part)).write_text(f"{os.getpid()} {number}")
+        if number == 1:
+            print(os.getpid(), flush=True)
+"""
+
+
+@posix
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
+    "Thirty times killed at any moment: all 20 files are of one write; the next write tidies up"
+    path, chance, rubbish = tmp_path / "cube.zarr", random.Random(0), 0
+    with artefacts.atomic(path) as fresh:
+        fresh.mkdir()
+        for part in range(20):
+            (fresh / str(part)).write_text("first")
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS, path], stdin=-1, stdout=-1, text=True
+    ) as forks:
+        for _ in range(30):
+            print(file=forks.stdin, flush=True)
+            pid = int(forks.stdout.readline())
+            time.sleep(chance.uniform(0, 0.02))
+            os.kill(pid, signal.SIGKILL)
+            while psutil.pid_exists(pid):
+                time.sleep(0.001)
+            whole = artefacts.require(path, "01")
+            assert len({(whole / str(part)).read_text() for part in range(20)}) == 1
+            rubbish += bool(leftovers(tmp_path))
+        forks.stdin.close()
+    assert rubbish > 3, "no writer was killed in mid-write"
+    with artefacts.atomic(path) as fresh:
+        make(fresh, "new", True)
+    assert content(path, True) == "new" and not leftovers(tmp_path)
+
+
+BETWEEN = """
+import os, sys
+from pathlib import Path
+from mpm import artefacts
+
+def dies(self, target, rename=Path.replace):
+    rename(self, target)
+    os._exit(9)  # after the first rename: the old folder is aside, the new one not in place
+
+artefacts._swap = lambda *_: False
+with artefacts.atomic(Path(sys.argv[1])) as fresh:
+    fresh.mkdir()
+    (fresh / "part").write_text("new")
+    Path.replace = dies
+"""
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_writer_killed_between_two_renames_loses_nothing(tmp_path, reads):
+    "A reader, or the next writer though it fails, puts the old folder back"
+    path = tmp_path / "cube.zarr"
+    make(path, "old", True)
+    assert subprocess.run([sys.executable, "-c", BETWEEN, path]).returncode == 9
+    assert not path.exists() and len(leftovers(tmp_path)) == 2
+    if reads:
+        assert artefacts.require(path / "part", "01").read_text() == "old"
+    with pytest.raises(RuntimeError), artefacts.atomic(path):
+        raise RuntimeError
+    assert content(path, True) == "old" and not leftovers(tmp_path)
+
+
+def test_a_reader_waits_for_a_writer_between_two_renames(tmp_path, monkeypatch):
+    "The writer runs, so what it set aside is not put back"
+    path, rename, between = tmp_path / "cube.zarr", Path.replace, threading.Event()
+    make(path, "old", True)
+
+    def slow(self, target):
+        rename(self, target)
+        if not path.exists():
+            between.set()
+            time.sleep(0.1)
+
+    def write():
+        with artefacts.atomic(path) as fresh:
+            make(fresh, "new", True)
+
+    monkeypatch.setattr(artefacts, "_swap", lambda *_: False)
+    monkeypatch.setattr(Path, "replace", slow)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert between.wait(10)
+    assert content(artefacts.require(path, "01"), True) == "new"
+    writer.join()
+    assert not leftovers(tmp_path)
+
+
+@pytest.fixture
+def running():
+    "Number of a process that runs"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_only_what_nobody_writes_is_tidied_up(tmp_path, running):
+    "Kept: another running writer's file, another machine's of today, other artefacts' files"
+    here, gone = artefacts._MACHINE, 2**30
+    kept = [f"a.tmp-{here}-{running}-00000001.csv", "a.tmp-elsewhere-1-00000002.csv"]
+    kept += [f"b.tmp-{here}-{gone}-00000003.csv", "a.tmp-old.csv", "a.csv"]
+    dropped = [f"a.tmp-{here}-{gone}-00000004.csv", f"a.tmp-{here}-{os.getpid()}-00000005.csv"]
+    dropped += [f"a.tmp-{here}-{running}-00000006.csv", "a.tmp-elsewhere-1-00000007.csv"]
+    for name in kept + dropped:
+        (tmp_path / name).write_text("x")
+    for name in dropped[2:]:  # older than the process of that number; and than a day
+        os.utime(tmp_path / name, (0, 0))
+    with artefacts.atomic(tmp_path / "a.csv") as mine, artefacts.atomic(tmp_path / "a.csv") as too:
+        mine.write_text("mine")
+        too.write_text("too")  # two threads may write one artefact, neither tidies up the other's
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_threads_that_go_on_after_a_failure_leave_nothing(tmp_path):
+    "Writers of many chunks do: the others go on when one finds the disk full"
+
+    def goes_on(folder):
+        for number in range(30):
+            with suppress(OSError):  # removed in between
+                folder.mkdir(exist_ok=True)
+                (folder / str(number)).write_text("x")
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="full"), artefacts.atomic(tmp_path / "cube.zarr") as fresh:
+        fresh.mkdir()
+        thread = threading.Thread(target=goes_on, args=[fresh])
+        thread.start()
+        raise OSError("full")
+    thread.join()
+    assert not leftovers(tmp_path)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from mpm import artefacts
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    artefacts.write_json(Path(sys.argv[1]), ["new"] * 1000)
+except OSError as error:
+    print(error)
+"""
+
+
+@posix
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    "The system refuses to write more than 1000 bytes; a real error, not a simulated one"
+    path = tmp_path / "scores.json"
+    artefacts.write_json(path, ["old"])
+    said = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
+    assert "File too large" in said.stdout
+    assert artefacts.read_json(path) == ["old"] and not leftovers(tmp_path)
 
 
 def test_writing_nothing_is_an_error(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, fetch, pipeline, study
+from mpm import align, fetch, lawley2022, lawley_sample, pipeline, study
 from mpm.kernel import NotebookFailed
 
 
@@ -45,7 +45,7 @@ def test_help_comes_without_heavy_imports():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert all(command in result.stdout for command in ("check", "fetch", "run"))
+    assert all(command in result.stdout for command in ("check", "fetch", "run", "datacube"))
 
 
 def test_python_m_mpm_is_the_same_command():
@@ -161,3 +161,42 @@ def test_fetch_says_where_the_files_are(demo, monkeypatch, capsys):
     monkeypatch.setattr(fetch, "fetch", lambda setup: [demo.raw / "gravity.tif"])
     assert cli.main(["fetch", "demo"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "demo: 1 files in raw"
+
+
+def test_datacube_build_says_what_it_made(tmp_path, capsys):
+    "A table of labels a type, counted beside the published numbers, and the folder"
+    lawley_sample.write_sample(tmp_path / "sample.csv", 300)
+    words = ["datacube", "build", str(tmp_path / "sample.csv"), str(tmp_path / "out")]
+    assert cli.main([*words, "--features", "none"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["type", "labelled", "published"]
+    assert [line.split()[0] for line in lines[2:4]] == ["MVT", "CD"] and "2027" in lines[2]
+    assert lines[-1] == f"datacube.parquet, deposits.csv in {tmp_path / 'out'}"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "datacube.parquet",
+        "deposits.csv",
+    ]
+
+
+def test_datacube_build_passes_its_options_on(tmp_path, capsys, monkeypatch):
+    "Cells of 0.02 degrees and the preferred features unless told otherwise"
+    asked = []
+    monkeypatch.setattr(
+        lawley2022, "build", lambda *places, **options: asked.append(options) or pd.DataFrame()
+    )
+    words = ["datacube", "build", "cube.csv", "out"]
+    assert cli.main(words) == 0
+    assert cli.main([*words, "--degrees", "0.5", "--features", "baseline"]) == 0
+    assert asked == [
+        {"degrees": 0.02, "words": "preferred"},
+        {"degrees": 0.5, "words": "baseline"},
+    ]
+    assert capsys.readouterr().out.splitlines()[-1].endswith("a raster cube a continent in out")
+
+
+def test_datacube_build_refuses_a_label(tmp_path, capsys):
+    "Exit code 2, and nothing is made"
+    words = ["datacube", "build", "cube.csv", str(tmp_path / "out"), "--features", "Label_MVT"]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith("error: Label_MVT is a label or made from one")
+    assert not (tmp_path / "out").exists()

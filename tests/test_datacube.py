@@ -1,13 +1,26 @@
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from shapely.geometry import box
+from shapely.geometry import LineString, Point, box
 
-from mpm import datacube
+from mpm import align, datacube, labels
+from mpm.scaling import apply_scaling, fit_scaling
 from mpm.study import Study
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and limits of POSIX")
 
 WEST, NORTH = 500_000, 5_006_000
 SQUARE = {"crs": "EPSG:32633", "resolution": 1000, "bounds": (WEST, NORTH - 6000, 506_000, NORTH)}
@@ -67,7 +80,8 @@ def test_cube_says_what_its_layers_are(cube):
     assert set(cube["group"].values) == {"geophysics"}
     assert set(cube["units"].values) == {"nT"}
     assert set(cube["kind"].values) == {"continuous"}
-    assert set(cube["method"].values) == {"bilinear"}
+    assert set(cube["method"].values) == {"bilinear from 1 km"}
+    assert {len(checksum) for checksum in cube["checksum"].values} == {12}
     assert cube.attrs == {"study": "mine", "region": "here"}
     assert cube.rio.crs.to_epsg() == 32633
     assert cube.rio.transform() == Affine(1000, 0, WEST, 0, -1000, NORTH)
@@ -85,9 +99,11 @@ def test_cells_outside_the_area_hold_nothing(tmp_path):
 
 
 def test_cube_without_a_valid_cell_is_refused(tmp_path):
-    "All missing but one layer of three"
-    nothing = np.full((6, 6), np.nan, "float32")
-    study = make_study(tmp_path, {"a": COLUMNS, "b": nothing, "c": nothing})
+    "Inside the area, all is missing but one layer of three"
+    west = without(1, 2, 3, 4, 5)
+    study = make_study(tmp_path, {"a": COLUMNS, "b": west, "c": west}, area="permit.gpkg")
+    permit = box(WEST + 1000, NORTH - 6000, WEST + 4000, NORTH)
+    gpd.GeoDataFrame(geometry=[permit], crs="EPSG:32633").to_file(study.raw / "permit.gpkg")
     with pytest.raises(ValueError, match="region 'here': no cell has half of the layers"):
         datacube.build(study, "here")
 
@@ -129,7 +145,8 @@ def test_new_cube_replaces_the_old_one(cube, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*zarr*")) == ["here.zarr"]
 
 
-def test_interrupted_write_leaves_the_old_cube(cube, tmp_path, monkeypatch):
+@pytest.mark.parametrize("chunks", [None, 4])
+def test_full_disk_leaves_the_old_cube(study, cube, tmp_path, monkeypatch, chunks):
     "The disk fills up half-way: the old cube reads as before, and no rubbish is left"
     place = tmp_path / "here.zarr"
     datacube.write(cube, place)
@@ -137,14 +154,114 @@ def test_interrupted_write_leaves_the_old_cube(cube, tmp_path, monkeypatch):
     def fill_up(self, store, **_):
         store.mkdir()
         (store / ".zgroup").write_text("{")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(xr.Dataset, "to_zarr", fill_up)
-        with pytest.raises(OSError, match="no space left"):
-            datacube.write(cube.isel(layer=[0]), place)
+        with pytest.raises(OSError, match="No space left"):
+            datacube.write(datacube.build(study, "here", chunks=chunks), place)
     xr.testing.assert_identical(datacube.read(place), cube)
     assert sorted(path.name for path in tmp_path.glob("*zarr*")) == ["here.zarr"]
+
+
+NOISE = """
+import os, resource, sys
+from pathlib import Path
+import numpy as np
+import xarray as xr
+from mpm import datacube
+
+def noise(rows, number):
+    evidence = np.random.default_rng(0).random((3, rows, 50)) + number
+    return xr.Dataset({"evidence": (("layer", "y", "x"), evidence.astype("float32"))})
+
+def write(rows, place, chunks):
+    cube = noise(rows, 1)
+    datacube.write(cube.chunk({"layer": 1, "y": chunks, "x": 50}) if chunks else cube, place)
+
+folder = Path(sys.argv[1])
+place = folder / "here.zarr"
+"""
+FULL = """
+for chunks in (None, 25):
+    try:
+        write(1000, place, chunks)
+    except OSError as error:
+        print(type(error).__name__, error)
+    same = datacube.read(place).identical(noise(10, 0))
+    print(same, [path.name for path in folder.iterdir()])
+"""
+# a chunk of 1000 rows takes about 180 kB, one of 25 rows about 4 kB, all of them 520 kB
+LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+SMALL = 'assert os.system(f"mount -t tmpfs -o size=100k tmpfs {folder}") == 0'
+
+
+@posix
+@pytest.mark.parametrize("full", ["a limit on files", "a small disk"])
+def test_writing_more_than_fits_leaves_the_old_cube(tmp_path, full):
+    "The system itself refuses, be the cube in memory or lazy"
+    own = ["unshare", "--user", "--map-root-user", "--mount"] if full == "a small disk" else []
+    if own and subprocess.run([*own, "mount", "-t", "tmpfs", "tmpfs", tmp_path]).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    old = "datacube.write(noise(10, 0), place)"
+    script = "\n".join([NOISE, SMALL, old, FULL] if own else [NOISE, old, LIMIT, FULL])
+    said = subprocess.run(
+        [*own, sys.executable, "-c", script, tmp_path], capture_output=True, text=True
+    )
+    reason = "No space left on device" if own else "File too large"
+    lines = said.stdout.splitlines()
+    assert [reason in line for line in lines] == [True, False, True, False], said.stderr
+    assert lines[1::2] == ["True ['here.zarr']"] * 2
+
+
+FORKS = """
+import signal
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:  # a writer for each line
+    pid = os.fork()
+    number = 0
+    while pid == 0:
+        number += 1
+        datacube.write(noise(10, number), place)
+        if number == 1:
+            print(os.getpid(), flush=True)
+"""
+
+
+@posix
+def test_killed_writer_leaves_the_old_cube_or_the_new_one(tmp_path):
+    "Five times killed at any moment, while another reads: all layers are of one cube"
+    place, chance, rubbish = tmp_path / "here.zarr", random.Random(0), 0
+    noise = np.random.default_rng(0).random((3, 10, 50))
+    datacube.write(xr.Dataset({"evidence": (("layer", "y", "x"), noise.astype("float32"))}), place)
+    with subprocess.Popen(
+        [sys.executable, "-c", NOISE + FORKS, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as forks:
+        for _ in range(5):
+            print(file=forks.stdin, flush=True)
+            pid = int(forks.stdout.readline())
+            until = time.monotonic() + chance.uniform(0.05, 0.3)
+            while time.monotonic() < until:
+                assert is_whole(datacube.read(place), noise)
+            os.kill(pid, signal.SIGKILL)
+            while psutil.pid_exists(pid):
+                time.sleep(0.001)
+            assert is_whole(datacube.read(place), noise)
+            rubbish += len(list(tmp_path.iterdir())) > 1
+        forks.stdin.close()
+    assert rubbish > 1, "no writer was killed in mid-write"
+    datacube.write(datacube.read(place), place)
+    assert [path.name for path in tmp_path.iterdir()] == ["here.zarr"]
+
+
+def is_whole(cube, noise) -> bool:
+    "The noise plus one whole number everywhere, nothing missing"
+    number = cube["evidence"].values - noise
+    return bool((abs(number - round(number.flat[0])) < 1e-3).all())
 
 
 def test_missing_cube_says_which_notebook_writes_it(tmp_path):
@@ -194,12 +311,212 @@ def test_cubes_of_a_study_are_read_by_region(study, cube):
     xr.testing.assert_identical(cubes["here"], cube)
 
 
+def test_cube_replaced_while_it_is_read_is_read_again(cube, tmp_path, monkeypatch):
+    "Metadata of the old cube never meet chunks of the new one"
+    place, opens, new = tmp_path / "here.zarr", xr.open_zarr, cube.isel(y=slice(0, 3)) * 2
+
+    def late(*args, **kwargs):
+        opened = opens(*args, **kwargs)
+        monkeypatch.setattr(xr, "open_zarr", opens)
+        datacube.write(new, place)
+        return opened
+
+    datacube.write(cube, place)
+    monkeypatch.setattr(xr, "open_zarr", late)
+    xr.testing.assert_equal(datacube.read(place), new)
+
+
+def test_lazy_cube_replaced_since_it_was_opened_is_refused(cube, tmp_path):
+    "Chunks of the new cube, or none, must not pass for those of the old one"
+    place = tmp_path / "here.zarr"
+    datacube.write(cube, place)
+    lazy = datacube.read(place, chunks=4)
+    np.testing.assert_array_equal(lazy["valid"], cube["valid"])
+    datacube.write(lazy.assign(evidence=lazy["evidence"] + 1), place)
+    with pytest.raises(ValueError, match=r"here.zarr was written anew since it was opened"):
+        lazy["evidence"].compute()
+    xr.testing.assert_equal(datacube.read(place)["evidence"], cube["evidence"] + 1)
+
+
 def test_coverage_tells_range_and_gaps_of_the_valid_cells(cube):
     "Valid columns 1 to 5: layer a holds 1..5, layer c misses one column of five"
     table = datacube.coverage({"here": cube}).set_index("layer")
     assert table.loc["a", ["missing", "min", "median", "max"]].tolist() == [0, 1, 3, 5]
     assert table.loc["c", ["missing", "min", "median", "max"]].tolist() == [20, 2, 3.5, 5]
     assert table.loc["a", ["group", "region", "units"]].tolist() == ["geophysics", "here", "nT"]
+
+
+# ---- larger than memory
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory) -> Study:
+    "Layers of every kind on 6 x 6 cells, most with gaps, and a coast"
+    folder = tmp_path_factory.mktemp("varied")
+    study = make_study(folder, {"a": COLUMNS, "b": without(0), "codes": without(5) // 2})
+    layers = [
+        {"name": "a", "units": "nT", "file": "a.tif"},
+        {"name": "b", "units": "mGal", "file": "b.tif"},
+        {"name": "codes", "units": "1", "file": "codes.tif", "kind": "categorical"},
+        {
+            "name": "rock",
+            "units": "1",
+            "file": "rock.gpkg",
+            "kind": "categorical",
+            "column": "type",
+        },
+        {"name": "shale", "units": "1", "file": "rock.gpkg", "kind": "fraction", "column": "type"}
+        | {"classes": ["shale"]},
+        {"name": "fault", "units": "m", "file": "faults.gpkg", "kind": "distance"},
+        {"name": "faults", "units": "km/km2", "file": "faults.gpkg", "kind": "density"}
+        | {"reach": 2000},
+        {"name": "heat", "units": "mW/m2", "file": "heat.csv", "kind": "points", "column": "q"}
+        | {"reach": 3000},
+        {"name": "gradient", "derive": "hgm", "of": "b"},
+    ]
+    content = study.model_dump() | {"layers": [{"group": "g"} | layer for layer in layers]}
+    content["regions"] = {"here": SQUARE | {"area": "land.gpkg"}}
+    content["deposits"] |= {"type": "type"}
+    content["targets"] = {"MVT": {"radius": 1500}}
+    to_crs = {"crs": "EPSG:32633"}
+    rock = [
+        box(WEST, NORTH - 6000, WEST + 2600, NORTH),
+        box(WEST + 2600, NORTH - 4300, 506_000, NORTH),
+    ]
+    gpd.GeoDataFrame({"type": ["shale", "granite"]}, geometry=rock, **to_crs).to_file(
+        study.raw / "rock.gpkg"
+    )
+    fault = LineString([(WEST + 500, NORTH - 500), (WEST + 3500, NORTH - 5500)])
+    gpd.GeoDataFrame(geometry=[fault], **to_crs).to_file(study.raw / "faults.gpkg")
+    land = box(WEST, NORTH - 6000, WEST + 5000, NORTH)
+    gpd.GeoDataFrame(geometry=[land], **to_crs).to_file(study.raw / "land.gpkg")
+    places = [(600, 700), (2400, 900), (4400, 3500), (1500, 5200), (3300, 2800)]
+    points = gpd.GeoSeries([Point(WEST + x, NORTH - y) for x, y in places], **to_crs)
+    points = points.to_crs("EPSG:4326")
+    table = pd.DataFrame({"longitude": points.x, "latitude": points.y, "q": [40, 55, 90, 61, 70]})
+    table.assign(type="MVT").to_csv(study.raw / "heat.csv")
+    table.iloc[1:3].assign(type="MVT").to_csv(study.raw / "deposits.csv")
+    return Study(**content)
+
+
+@pytest.mark.parametrize("chunks", [4, 6, 100])
+def test_lazy_cube_equals_the_one_in_memory(varied, tmp_path, chunks):
+    "Every kind of layer, tiles that do not divide the grid; through the disk and back"
+    whole = datacube.build(varied, "here")
+    lazy = datacube.build(varied, "here", chunks=chunks)
+    assert lazy["evidence"].chunks is not None and lazy["valid"].chunks is not None
+    assert lazy["layer"].values.tolist()[:4] == ["a", "b", "codes=0", "codes=1"]
+    close(lazy.compute(), whole)
+    datacube.write(lazy, tmp_path / "here.zarr")
+    close(datacube.read(tmp_path / "here.zarr"), whole)
+    back = datacube.read(tmp_path / "here.zarr", chunks=chunks)
+    assert max(back.chunksizes["y"]) == min(chunks, 6)
+    assert back["valid"].chunks is not None and back["units"].chunks is None
+    close(back.compute(), whole)
+
+
+def close(found, expected):
+    "Equal to float32 rounding: values, gaps, names, coordinates, CRS"
+    xr.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert found.attrs == expected.attrs and found.rio.crs == expected.rio.crs
+    assert found["evidence"].dtype == np.float32 and found["valid"].dtype == bool
+    np.testing.assert_array_equal(np.isnan(found["evidence"]), np.isnan(expected["evidence"]))
+    xr.testing.assert_identical(found["valid"], expected["valid"])
+
+
+def test_everything_after_is_the_same_on_a_lazy_cube(varied, tmp_path):
+    "Labels of tiles yet to be aligned; counts, coverage and scaling of tiles on disk"
+    whole, deposits = labels.add_labels(datacube.build(varied, "here"), varied)
+    mask = whole["valid"].values & (COLUMNS < 3)
+    scaling = fit_scaling([whole], [mask])
+    lazy, same = labels.add_labels(datacube.build(varied, "here", chunks=4), varied)
+    pd.testing.assert_frame_equal(same, deposits)
+    assert lazy["evidence"].chunks is not None
+    datacube.write(lazy, tmp_path / "here.zarr")
+    cubes = {"here": datacube.read(tmp_path / "here.zarr", chunks=4)}
+    close(cubes["here"].compute(), whole)
+    assert labels.counts(cubes, ["MVT"]).equals(labels.counts({"here": whole}, ["MVT"]))
+    pd.testing.assert_frame_equal(datacube.coverage(cubes), datacube.coverage({"here": whole}))
+    found = fit_scaling([cubes["here"]], [mask])
+    assert (found.layers, found.notes) == (scaling.layers, scaling.notes)
+    np.testing.assert_allclose(found.mean, scaling.mean, rtol=1e-6)
+    scaled = apply_scaling(cubes["here"], scaling)
+    assert scaled["evidence"].chunks is not None
+    close(scaled.compute(), apply_scaling(whole, scaling))
+
+
+def test_nothing_is_aligned_before_it_is_asked_for(study, monkeypatch):
+    "To know the names a corner of each layer is enough; then one tile asks for that tile"
+    asked, aligns = [], align.align_layer
+
+    def spy(study, layer, region, cells, *, part=None):
+        asked.append((layer.name, part))
+        return aligns(study, layer, region, cells, part=part)
+
+    monkeypatch.setattr(align, "align_layer", spy)
+    lazy = datacube.build(study, "here", chunks=4)
+    corner = (slice(0, 1), slice(0, 1))
+    assert asked == [(name, corner) for name in "abcd"]
+    asked.clear()
+    tile = lazy["evidence"].sel(layer="b")[4:, :4].values
+    assert asked == [("b", (slice(4, 6), slice(0, 4)))]
+    np.testing.assert_array_equal(tile, without(0)[4:, :4])
+
+
+def test_file_that_breaks_before_its_tiles_are_read_leaves_the_old_cube(study, cube, tmp_path):
+    "The message of the tile names the layer; what was written is whole or not there"
+    place = tmp_path / "here.zarr"
+    datacube.write(cube, place)
+    lazy = datacube.build(study, "here", chunks=4)
+    (study.raw / "a.tif").write_bytes((study.raw / "a.tif").read_bytes()[:200])
+    with pytest.raises(ValueError, match="layer 'a': .*a.tif"):
+        datacube.write(lazy, place)
+    xr.testing.assert_identical(datacube.read(place), cube)
+    assert [path.name for path in tmp_path.glob("*.zarr")] == ["here.zarr"]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    "A scheduler and a worker in this process, named in the environment"
+    from distributed import LocalCluster
+
+    setup = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    monkeypatch.setattr(datacube, "_CLIENTS", {})
+    with LocalCluster(**setup) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        yield cluster
+        for client in datacube._CLIENTS.values():
+            client.close()
+
+
+def test_tiles_are_computed_on_the_cluster_that_is_named(study, cube, tmp_path, cluster):
+    "DASK_SCHEDULER_ADDRESS is all that a run needs"
+    from distributed import get_client
+
+    datacube.write(datacube.build(study, "here", chunks=4), tmp_path / "here.zarr")
+    assert get_client().scheduler.address == cluster.scheduler_address
+    (worker,) = cluster.workers.values()
+    assert worker.state.executed_count >= 16  # 4 layers of 4 tiles
+    xr.testing.assert_identical(datacube.read(tmp_path / "here.zarr"), cube)
+
+
+def test_client_of_the_caller_comes_first(study, cluster):
+    "A notebook may make its own, whatever the environment says"
+    from distributed import Client, get_client
+
+    with Client(cluster) as mine:
+        datacube.build(study, "here", chunks=4)
+        assert get_client() is mine
+        assert not datacube._CLIENTS
+    datacube.build(study, "here", chunks=4)
+    assert get_client() is not mine
+
+
+def test_no_cluster_is_started_for_cubes_in_memory():
+    "distributed takes longer to import than the demo's cubes take to read"
+    script = "import sys; from mpm import datacube, labels; print('distributed' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert said.stdout.split() == ["False"]
 
 
 # ---- for a GIS

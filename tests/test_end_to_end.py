@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import rasterio
 
-from mpm import artefacts, pipeline
+from mpm import artefacts, datacube, labels, pipeline
 from mpm.study import load
 
 TINY = {"steps": 40, "tune_steps": 20, "draws": 40, "top_share": 0.001}
@@ -94,3 +94,26 @@ def test_a_real_study_runs_through_the_mirror(name, mirror, elsewhere):
     assert len(auc) == 6 and auc.between(0, 1).all()
     assert "oracle" not in auc.index
     check_maps(study, target)
+
+
+def test_two_continents_are_prepared_through_the_mirror(mirror, elsewhere):
+    "Published files to cubes: layers, land only, deposits on both continents, physical ranges"
+    elsewhere("znpb")
+    pipeline.run("znpb", only=["01"])
+    study = load("znpb")
+    cubes = datacube.read_cubes(study)
+    counts = labels.counts(cubes, list(study.targets)).set_index(["region", "target"])
+    assert counts["deposits"].to_dict() == {
+        ("north_america", "MVT"): 46,
+        ("north_america", "CD"): 26,
+        ("australia", "MVT"): 11,
+        ("australia", "CD"): 18,
+    }
+    for cube in cubes.values():
+        layers = np.unique(cube["origin"].values)
+        assert len(layers) >= 35
+        assert 0.2 < cube["valid"].values.mean() < 0.8  # land, not the sea around it
+        moho = cube["evidence"].sel(layer="moho_depth").values[cube["valid"].values]
+        assert np.isfinite(moho).mean() > 0.99
+        assert 5 < np.nanmin(moho) and np.nanmax(moho) < 80  # km
+        assert len(set(cube["checksum"].values)) > 10

@@ -14,7 +14,7 @@ import rasterio.warp
 import yaml
 from requests.exceptions import ConnectionError as NoNetwork
 
-from mpm import artefacts, fetch, study
+from mpm import artefacts, conversion, fetch, study
 
 COMMIT = "0" * 40
 FILES = {"grids/plates & shp/gravity map.tif": b"gravity", "deposits.csv": b"longitude,latitude\n"}
@@ -509,3 +509,45 @@ def test_the_nickel_tile_comes_as_published(mirror, tmp_path):
     assert ranges["gravity_isostatic"] == pytest.approx((-48.96, 74.51), abs=0.01)  # mGal
     assert ranges["lab_worm_distance"] == pytest.approx((0, 265466), abs=1)  # m
     assert ranges["conductivity_9km"] == pytest.approx((-6.39, 0.378), abs=0.01)  # log10(S/m)
+
+
+def test_the_continents_are_converted_where_they_came(mine, registry, tmp_path, monkeypatch):
+    "After the download, in the study's folder; other studies are not"
+    found = []
+    monkeypatch.setattr(
+        conversion, "convert_continental", lambda folder: found.append(sorted(folder.iterdir()))
+    )
+    paths = fetch.fetch(mine, registry=registry)
+    assert found == []
+    renamed = tmp_path / "znpb.csv"
+    renamed.write_text(registry.read_text().replace("mine,", "znpb,"))
+    fetch.fetch(mine.model_copy(update={"name": "znpb", "folder": "mine"}), registry=renamed)
+    assert found == [paths]
+
+
+def test_the_continents_come_as_published(mirror, tmp_path):
+    "Every layer of the study has its file; deposits of both continents lie inside its regions"
+    continents = real("znpb", tmp_path)
+    files = fetch.fetch(continents)
+    assert {"crust1.tif", "gravity_anomalies.tif", "magnetic_lcs1.tif", "heat_flow.csv"} <= {
+        path.name for path in files
+    }
+    assert len(pd.read_csv(continents.raw / "heat_flow.csv")) == 58279
+    deposits = pd.read_csv(continents.raw / "deposits.csv")
+    assert deposits["type"].value_counts().to_dict() == {
+        "MVT": 147,
+        "Cu-Sed": 139,
+        "CD": 109,
+        "IOCG": 25,
+    }
+    assert deposits["age_Ma"].max() == 2100
+    north_america = deposits["longitude"].between(-170, -50) & deposits["latitude"].between(24, 84)
+    australia = deposits["longitude"].between(112, 155) & deposits["latitude"].between(-44, -9)
+    for name, inside, mvt, cd in (
+        ("north_america", north_america, 46, 26),
+        ("australia", australia, 11, 18),
+    ):
+        here = deposits[inside & deposits["type"].isin(["MVT", "CD"])]
+        assert ((here["type"] == "MVT").sum(), (here["type"] == "CD").sum()) == (mvt, cd)
+        one = continents.model_copy(update={"regions": {name: continents.regions[name]}})
+        assert_inside(one, [*here["longitude"]], [*here["latitude"]])

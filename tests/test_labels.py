@@ -95,23 +95,43 @@ def test_only_the_types_of_the_target_count(cells):
         assert sorted(set(number[number >= 0].tolist())) == expected
 
 
-def test_labels_join_the_cube_at_valid_cells_only(tmp_path, cells):
-    "A deposit on an invalid cell keeps its valid neighbours; one without any has no label"
+def test_cells_of_one_deposit_have_one_number(cells):
+    "Deposit 7 is two clusters of cells; between it and deposit 3 the nearer row decides"
+    deposits = table((0, 0), (0, 1), (5, 5), (0, 4)).assign(deposit=[7, 7, 7, 3])
+    number = labels.deposit_numbers(deposits, Target(radius=2000), cells)
+    assert number[0].tolist() == [7, 7, 7, 3, 3, 3]
+    assert number[:, 5].tolist() == [3, 3, -1, 7, 7, 7]
+    assert set(number.ravel().tolist()) == {-1, 3, 7}
+
+
+def make_study(folder, rows, targets) -> Study:
+    "A region of 6 x 6 cells with deposits at (row, col), and targets"
     study = Study(
         name="mine",
         regions={"here": SQUARE},
         layers=[{"name": "a", "group": "g", "units": "1", "file": "a.tif"}],
         deposits={"file": "d.csv", "x": "x", "y": "y", "crs": "EPSG:32633", "type": "type"},
-        targets={"MVT": {"types": ["MVT"], "radius": 1000}, "CD": {"types": ["CD"]}},
-        path=tmp_path / "mine.yaml",
+        targets=targets,
+        path=folder / "mine.yaml",
     )
     study.raw.mkdir()
-    table((2, 2), (0, 5), (5, 5), types=["MVT", "CD", "CD"]).to_csv(study.raw / "d.csv")
+    rows.to_csv(study.raw / "d.csv")
+    return study
+
+
+def make_cube(cells, *invalid) -> xr.Dataset:
+    "All cells are valid but those at (row, col)"
     valid = np.ones((6, 6), bool)
-    valid[2, 2] = valid[0, 5] = False
-    cube = xr.Dataset({"valid": cells.copy(data=np.zeros((6, 6))).astype(bool)})
-    cube["valid"].values[:] = valid
-    cube.attrs["region"] = "here"
+    valid[tuple(np.array(invalid, int).reshape(-1, 2).T)] = False
+    cube = xr.Dataset({"valid": cells.copy(data=valid)})
+    return cube.assign_attrs(region="here")
+
+
+def test_labels_join_the_cube_at_valid_cells_only(tmp_path, cells):
+    "A deposit on an invalid cell keeps its valid neighbours; one without any has no label"
+    rows = table((2, 2), (0, 5), (5, 5), types=["MVT", "CD", "CD"])
+    targets = {"MVT": {"types": ["MVT"], "radius": 1000}, "CD": {"types": ["CD"]}}
+    study, cube = make_study(tmp_path, rows, targets), make_cube(cells, (2, 2), (0, 5))
     labelled, deposits = labels.add_labels(cube, study)
     assert labelled["MVT"].dtype == bool and labelled["MVT_deposit"].dtype == "int32"
     assert np.argwhere(labelled["MVT"].values).tolist() == [[1, 2], [2, 1], [2, 3], [3, 2]]
@@ -119,6 +139,33 @@ def test_labels_join_the_cube_at_valid_cells_only(tmp_path, cells):
     assert labelled["CD"].sum() == 1 and "CD" not in cube
     np.testing.assert_array_equal(labelled["MVT"], labelled["MVT_deposit"] >= 0)
     assert deposits["type"].tolist() == ["MVT", "CD", "CD"]
+    assert deposits.attrs["off_valid"] == {"MVT": 0, "CD": 1}
+
+
+def test_deposits_without_a_cell_are_counted_and_why(tmp_path, cells):
+    "Two lie on cells that are not valid, one has a valid neighbour; two more share a cell"
+    rows = table((3, 3), (0, 0), (5, 5), (0, 3), (3.2, 3), (0.3, 3))
+    study = make_study(tmp_path, rows, {"all": {"radius": 1000}, "own": {"radius": 0}})
+    cube = make_cube(cells, (0, 0), (0, 1), (1, 0), (5, 5))
+    labelled, deposits = labels.add_labels(cube, study)
+    # off its cell's centre, the fourth is nearest to the cell below, and so is the fifth
+    assert sorted(set(labelled["all_deposit"].values.ravel())) == [-1, 0, 2, 3, 4, 5]
+    assert np.argwhere(labelled["all_deposit"].values == 2).tolist() == [[4, 5], [5, 4]]
+    assert deposits.attrs["off_valid"] == {"all": 1, "own": 2}
+    assert deposits.attrs["shadowed"] == {"all": 0, "own": 2}
+    artefacts.write_table(deposits, tmp_path / "d.parquet")
+    assert pd.read_parquet(tmp_path / "d.parquet").attrs["shadowed"] == {"all": 0, "own": 2}
+
+
+def test_labels_of_a_lazy_cube_are_those_of_one_in_memory(tmp_path, cells):
+    "Valid is computed, evidence is not touched"
+    study = make_study(tmp_path, table((2, 2), (4, 1)), {"all": {"radius": 1500}})
+    cube = make_cube(cells, (2, 2)).assign(evidence=(("layer", "y", "x"), np.ones((1, 6, 6))))
+    lazy, deposits = labels.add_labels(cube.chunk({"y": 4, "x": 3}), study)
+    assert lazy["valid"].chunks is None and lazy["evidence"].chunks is not None
+    whole, same = labels.add_labels(cube, study)
+    xr.testing.assert_identical(lazy.compute(), whole)
+    pd.testing.assert_frame_equal(deposits, same)
 
 
 # ---- likely negatives

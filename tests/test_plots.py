@@ -217,10 +217,25 @@ def test_layer_maps_show_units_and_shares():
     layers = ["gravity", "rock=black_shale", "gravity"]
     fig = plots.layer_maps(cube(), layers, title="evidence", columns=2)
     panels = [ax for ax in fig.axes if maps(ax)]
-    assert [ax.get_title() for ax in panels] == ["gravity", "rock: black shale", "gravity"]
-    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["mGal", "share", "mGal"]
+    titles = ["gravity", "rock: black shale\n(yellow: yes)", "gravity"]
+    assert [ax.get_title() for ax in panels] == titles
+    scales = [child.get_ylabel() for ax in panels for child in ax.child_axes]
+    assert scales == ["mGal", "mGal"]
     assert maps(panels[1])[0].get_clim() == (0, 1)
     assert sum(not ax.axison for ax in fig.axes) == 1
+
+
+def test_long_distances_are_drawn_in_kilometres():
+    "Metres up to 20 km, kilometres beyond"
+    far = cube()
+    far["units"] = ("layer", ["m" for _ in far["layer"]])
+    far["evidence"][0] = 30_000
+    ax = plots.layer_maps(far, ["gravity"], title="").axes[0]
+    assert ax.child_axes[0].get_ylabel() == "km"
+    np.testing.assert_allclose(maps(ax)[0].get_array(), 30)
+    far["evidence"][0] = 300
+    ax = plots.layer_maps(far, ["gravity"], title="").axes[0]
+    assert ax.child_axes[0].get_ylabel() == "m"
 
 
 @pytest.mark.parametrize(("cells", "length"), [(12, 2), (60, 8), (200, 20)])

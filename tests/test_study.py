@@ -158,13 +158,81 @@ def test_a_misspelt_kind_lists_the_right_ones(write, content):
     content["layers"][1]["kind"] = "catgorical"
     message = refused(write, content)
     assert "layers > 'rock' > kind" in message
-    assert "'continuous', 'categorical', 'fraction' or 'distance'" in message
+    assert "'continuous', 'categorical', 'fraction', 'distance', 'density', 'points'" in message
 
 
-def test_classes_need_a_kind_that_has_them(write, content):
-    "Numbers have no classes"
+def test_a_layer_that_makes_no_sense_is_refused(write, content):
+    "Numbers have no classes; mpm.layers has the rules"
     content["layers"][0]["classes"] = [1, 2]
     assert "layer 'gravity': classes make no sense for kind 'continuous'" in refused(write, content)
+
+
+@pytest.mark.parametrize(
+    ("crs", "said"),
+    [
+        ("EPSG:1", "'EPSG:1' is not a CRS that pyproj knows"),
+        ("EPSG:4326", "EPSG:4326 is not projected in metres"),
+        ("EPSG:2263", "EPSG:2263 is not projected in metres"),
+    ],
+)
+def test_a_region_needs_a_projected_crs_in_metres(write, content, crs, said):
+    "Unknown ones, degrees and feet are refused before any file is opened"
+    content["regions"]["west"]["crs"] = crs
+    assert f"regions > west > crs: {said}" in refused(write, content)
+
+
+STEEP = {"name": "steep", "group": "geophysics", "derive": "hgm", "of": "gravity"}
+
+
+def test_a_derived_layer_knows_its_file_and_units(write, content):
+    "Those of the layer it is computed from, also through another derived layer"
+    content["layers"][0]["source"] = "a survey"
+    far = STEEP | {"name": "far", "derive": "worms", "of": "steep", "source": "me"}
+    content["layers"] += [STEEP, far]
+    mine = study.load(write(content))
+    assert [mine.layer(name).units for name in ("steep", "far")] == ["mGal/km", "m"]
+    assert [mine.layer(name).source for name in ("steep", "far")] == ["a survey", "me"]
+    for name in ("steep", "far"):
+        assert mine.file(mine.layer(name), "west") == mine.raw / "west" / "g.tif"
+
+
+@pytest.mark.parametrize("parent", ["late", "steep", "granite"])
+def test_a_derived_layer_comes_after_its_parent(write, content, parent):
+    "One that comes later, the layer itself and one there is not: the message lists those before"
+    late = {"name": "late", "group": "g", "units": "m", "file": "z.tif"}
+    content["layers"] += [STEEP | {"of": parent}, late]
+    message = refused(write, content)
+    assert f"layer 'steep' is derived of '{parent}', which is no layer before it" in message
+    assert "before it are gravity, rock" in message
+
+
+def test_classes_have_no_gradient(write, content):
+    content["layers"].append(STEEP | {"of": "rock"})
+    assert "layer 'steep': 'rock' holds classes, which have no hgm" in refused(write, content)
+
+
+def test_an_unknown_layer_offers_the_nearest(write, content):
+    "layer() helps"
+    with pytest.raises(KeyError, match="has no layer 'gravty'; nearest are gravity"):
+        study.load(write(content)).layer("gravty")
+
+
+@pytest.mark.parametrize("name", ["evidence", "valid", "kind", "gravity"])
+def test_targets_have_names_of_their_own(write, content, name):
+    "They stand beside the evidence in the cube, whose parts they must not replace"
+    content["targets"][name] = {}
+    assert f"target '{name}' is called like a layer or another part" in refused(write, content)
+
+
+def test_deposits_may_be_grouped(write, content):
+    content["deposits"]["group"] = "camp"
+    assert study.load(write(content)).deposits.group == "camp"
+
+
+def test_the_remedy_for_a_missing_file_depends_on_where_files_come_from(write, content):
+    assert "put the file there" in study.load(write(content)).remedy
+    content["fetch"] = "registry"
+    assert study.load(write(content)).remedy == "run `mpm fetch mine`"
 
 
 def test_target_types_need_a_type_column(write, content):

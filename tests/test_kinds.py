@@ -1,0 +1,347 @@
+import geopandas as gpd
+import h3
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import pytest
+import rasterio
+from affine import Affine
+from shapely.geometry import LineString, box
+
+from mpm import align, derive, kinds, places
+from mpm.study import Study
+
+WEST, NORTH, STEP = 500_000, 5_012_000, 1000
+REGION = {"crs": "EPSG:32633", "resolution": STEP, "bounds": (WEST, NORTH - 12e3, 512_000, NORTH)}
+NAMED = {"group": "geology"}
+FILES = {"coarse": 1700, "fine": 300, "codes": 450}
+
+
+@pytest.fixture
+def study(tmp_path):
+    "Make a study of 12 x 12 cells of 1 km whose files lie in tmp_path/mine"
+    (tmp_path / "mine").mkdir()
+
+    def study(*layers) -> Study:
+        return Study(
+            name="mine",
+            regions={"here": REGION},
+            layers=[
+                NAMED | (layer if "derive" in layer else {"units": "m"} | layer) for layer in layers
+            ],
+            deposits={"file": "deposits.csv"},
+            targets={"MVT": {}},
+            path=tmp_path / "mine.yaml",
+        )
+
+    return study
+
+
+def write_tif(study, name, values, step, west=WEST, north=NORTH, **profile):
+    profile |= {"crs": "EPSG:32633", "transform": Affine(step, 0, west, 0, -step, north)}
+    size = {"height": values.shape[0], "width": values.shape[1], "dtype": values.dtype}
+    study.raw.mkdir(exist_ok=True)
+    with rasterio.open(study.raw / name, "w", driver="GTiff", count=1, **size, **profile) as target:
+        target.write(values, 1)
+
+
+def write_all(study):
+    "Rasters with gaps, polygons over the north-west only, faults, points and hexagons"
+    rng = np.random.default_rng(0)
+    for name, step in FILES.items():
+        count = 16_000 // step
+        values = rng.normal(size=(count, count)).astype("float32")
+        values[rng.random(values.shape) < (0.1 if name == "fine" else 0.03)] = np.nan
+        if name == "codes":
+            values = rng.integers(0, 4, values.shape).astype("uint8")
+        gap = {"nodata": 0} if name == "codes" else {}
+        write_tif(study, f"{name}.tif", values, step, WEST - 2000, NORTH + 2000, **gap)
+    rocks = [
+        box(WEST - 1e3, NORTH - 3400, WEST + 2300, NORTH),
+        box(WEST, NORTH - 5e3, WEST + 9e3, NORTH - 3e3),
+    ]
+    write_shapes(study, "rocks.gpkg", rocks, rock=["granite", "shale"])
+    lines = [LineString([(WEST + 2e3, NORTH - 9e3), (WEST + 11e3, NORTH - 1e3)])]
+    write_shapes(study, "faults.gpkg", lines)
+    x, y = WEST + rng.uniform(0, 12e3, 40), NORTH - rng.uniform(0, 12e3, 40)
+    points = pd.DataFrame({"x": x, "y": y, "flow": rng.uniform(40, 90, 40)})
+    points.to_csv(study.raw / "flow.csv", index=False)
+    write_hexagons(study)
+
+
+def write_shapes(study, name, shapes, **columns):
+    columns = columns or {"id": range(len(shapes))}
+    gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32633").to_file(study.raw / name)
+
+
+def write_hexagons(study, resolution=6):
+    "Hexagons under the region's western half, each with its longitude, a rock and a flag"
+    to_degrees = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    x, y = np.meshgrid(np.arange(WEST, WEST + 6000, 250), np.arange(NORTH - 12_000, NORTH, 250))
+    points = np.stack(to_degrees.transform(x, y), axis=-1).reshape(-1, 2)
+    cells = sorted({h3.latlng_to_cell(*point[::-1], resolution) for point in points})
+    longitude = np.array([h3.cell_to_latlng(cell)[1] for cell in cells])
+    middle = np.median(longitude)
+    columns = {
+        "H3_Address": pa.array([h3.str_to_int(cell) for cell in cells], pa.uint64()),
+        "longitude": longitude,
+        "is_west": longitude < middle,
+        "rock": np.where(longitude < middle, "granite", "shale"),
+    }
+    pq.write_table(pa.table(columns), study.raw / "cells.parquet")
+
+
+EVERY = [
+    {"name": "coarse", "file": "coarse.tif", "scale": -2},
+    {"name": "fine", "file": "fine.tif"},
+    {"name": "number", "file": "cells.parquet", "column": "longitude"},
+    {"name": "flag", "file": "cells.parquet", "column": "is_west"},
+    {"name": "codes", "kind": "categorical", "file": "codes.tif"},
+    {"name": "rocks", "kind": "categorical", "file": "rocks.gpkg", "column": "rock"},
+    {"name": "hexagons", "kind": "categorical", "file": "cells.parquet", "column": "rock"},
+    {"name": "share", "kind": "fraction", "file": "rocks.gpkg"},
+    {
+        "name": "shale",
+        "kind": "fraction",
+        "file": "rocks.gpkg",
+        "column": "rock",
+        "classes": ["shale"],
+    },
+    {"name": "two", "kind": "fraction", "file": "codes.tif", "classes": [2, 1]},
+    {"name": "away", "kind": "distance", "file": "faults.gpkg"},
+    {"name": "outline", "kind": "distance", "file": "rocks.gpkg", "edges": True, "scale": 0.001},
+    {"name": "dense", "kind": "density", "file": "faults.gpkg", "reach": 3000},
+    {
+        "name": "flow",
+        "kind": "points",
+        "file": "flow.csv",
+        "column": "flow",
+        "x": "x",
+        "y": "y",
+        "crs": "EPSG:32633",
+        "reach": 3000,
+    },
+    {"name": "steep", "derive": "hgm", "of": "fine"},
+    {"name": "slope", "derive": "slope", "of": "coarse"},
+    {"name": "worms", "derive": "worms", "of": "away"},
+    {"name": "local", "derive": "highpass", "of": "coarse", "reach": 4000},
+    {"name": "steeper", "derive": "hgm", "of": "local"},
+    {"name": "down", "derive": "vertical", "of": "away"},
+]
+
+
+def read(study, name, part=None):
+    cells = align.grid(study.regions["here"])
+    return kinds.read(study, study.layer(name), "here", cells, part)
+
+
+@pytest.mark.parametrize("name", [layer["name"] for layer in EVERY])
+def test_a_part_is_a_part_of_the_whole(study, name):
+    "Of every kind, bit by bit: in the middle, and in the far corner where polygons have ended"
+    mine = study(*EVERY)
+    write_all(mine)
+    names, planes, kind, method = read(mine, name)
+    assert all(np.isfinite(plane).any() for plane in planes)
+    for part in [(slice(2, 9), slice(3, 11)), (slice(9, 12), slice(9, 12))]:
+        some_names, some, some_kind, some_method = read(mine, name, part)
+        assert (some_names, some_kind, some_method) == (names, kind, method)
+        for plane, found in zip(planes, some, strict=True):
+            np.testing.assert_array_equal(found, plane[part])
+
+
+# ---- rasters and hexagons
+
+
+def test_a_scale_multiplies_what_comes_out(study):
+    "A depth of 3 km becomes a height of -3000 m"
+    mine = study({"name": "moho", "file": "moho.tif", "scale": -1000})
+    write_tif(mine, "moho.tif", np.full((12, 12), 3, "float32"), 1000)
+    _, (plane,), kind, method = read(mine, "moho")
+    assert (plane == -3000).all() and (kind, method) == ("continuous", "bilinear from 1 km")
+
+
+def test_a_fraction_of_codes_is_of_what_is_known(study):
+    "In cell (0, 0) two of three known pixels are 1 or 2; in cell (0, 1) only one is known"
+    mine = study({"name": "two", "kind": "fraction", "file": "codes.tif", "classes": [1, 2]})
+    codes = np.full((24, 24), 3, "uint8")
+    codes[:2, :4] = [[1, 3, 0, 0], [2, 0, 0, 1]]
+    write_tif(mine, "codes.tif", codes, 500, nodata=0)
+    _, (plane,), kind, method = read(mine, "two")
+    np.testing.assert_allclose(plane[0, :3], [2 / 3, np.nan, 0], rtol=1e-6)
+    assert (kind, method) == ("continuous", "mode of 500 m")
+
+
+def test_a_class_of_hexagons_is_that_under_the_centre(study):
+    "West of the middle granite, then shale, then nothing; a flag is a binary layer"
+    mine = study(*EVERY)
+    write_all(mine)
+    names, (granite, shale), kind, _ = read(mine, "hexagons")
+    assert names == ["hexagons=granite", "hexagons=shale"] and kind == "binary"
+    _, (flag,), flag_kind, method = read(mine, "flag")
+    np.testing.assert_array_equal(flag, granite)
+    np.testing.assert_array_equal(shale, 1 - granite)
+    assert (granite[:, 0] == 1).all() and np.isnan(granite[:, -1]).all()
+    assert (flag_kind, method) == ("binary", "H3 cell at the centre")
+
+
+def test_numbers_of_hexagons_have_a_valid_range(study):
+    "West of 15.04 degrees is out of it"
+    mine = study(
+        {"name": "east", "file": "cells.parquet", "column": "longitude", "valid_range": (15.04, 16)}
+    )
+    mine.raw.mkdir(exist_ok=True)
+    write_hexagons(mine)
+    _, (plane,), _, _ = read(mine, "east")
+    assert np.isnan(plane[:, 0]).all() and np.nanmin(plane) >= 15.04
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ({"column": "rock"}, "'rock' holds text; use kind: categorical"),
+        ({"column": "rok"}, "no column 'rok'"),
+        ({}, "name the column of .*cells.parquet"),
+        ({"kind": "fraction", "column": "rock"}, "kind fraction needs polygons"),
+        ({"kind": "categorical", "column": "longitude"}, "holds numbers"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named_with_its_layer(study, layer, said):
+    mine = study(layer | {"name": "thing", "file": "cells.parquet"})
+    mine.raw.mkdir(exist_ok=True)
+    write_hexagons(mine)
+    with pytest.raises(ValueError, match=f"'thing'.*{said}"):
+        read(mine, "thing")
+
+
+def test_a_damaged_table_cannot_be_read(study):
+    "Whatever kind of error its reader has for it"
+    mine = study({"name": "thing", "file": "cells.parquet", "column": "rock"})
+    mine.raw.mkdir(exist_ok=True)
+    (mine.raw / "cells.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(OSError):
+        read(mine, "thing")
+
+
+# ---- classes
+
+
+@pytest.mark.parametrize("kind", ["categorical", "fraction"])
+def test_classes_of_a_raster_are_numbers(study, kind):
+    mine = study({"name": "thing", "kind": kind, "file": "codes.tif", "classes": ["granite"]})
+    write_tif(mine, "codes.tif", np.ones((12, 12), "uint8"), 1000)
+    with pytest.raises(
+        ValueError, match="'thing': .*codes.tif is a raster; its `classes` are numb"
+    ):
+        read(mine, "thing")
+
+
+def test_a_fraction_of_a_raster_names_its_codes(study):
+    mine = study({"name": "thing", "kind": "fraction", "file": "codes.tif"})
+    write_tif(mine, "codes.tif", np.ones((12, 12), "uint8"), 1000)
+    with pytest.raises(ValueError, match="'thing': .*`classes` to count; .*codes.tif is neither"):
+        read(mine, "thing")
+
+
+def test_polygons_are_no_continuous_layer(study):
+    mine = study({"name": "thing", "file": "rocks.gpkg"})
+    with pytest.raises(ValueError, match="'thing': .*rocks.gpkg is no raster; name its `kind`"):
+        read(mine, "thing")
+
+
+def test_polygons_state_their_own_crs(study):
+    mine = study({"name": "thing", "kind": "fraction", "file": "rocks.gpkg", "crs": "EPSG:32633"})
+    with pytest.raises(ValueError, match="'thing': .*rocks.gpkg states its own CRS"):
+        read(mine, "thing")
+
+
+def test_classes_are_those_named_or_those_that_occur(study):
+    "Sorted, nodata left out"
+    mine = study(*EVERY, EVERY[4] | {"name": "named", "classes": [3, 1]})
+    write_all(mine)
+    known = {
+        name: kinds.layer_classes(mine, mine.layer(name)) for name in ("codes", "rocks", "named")
+    }
+    assert known == {"codes": [1, 2, 3], "rocks": ["granite", "shale"], "named": [3, 1]}
+
+
+def test_a_part_without_polygons_is_no_mistake_but_a_region_without_is(study):
+    mine = study({"name": "thing", "kind": "fraction", "file": "rocks.gpkg"})
+    mine.raw.mkdir(exist_ok=True)
+    write_shapes(mine, "rocks.gpkg", [box(WEST, NORTH - 2000, WEST + 2000, NORTH)])
+    corner = slice(9, 12), slice(9, 12)
+    assert (read(mine, "thing", corner)[1][0] == 0).all()
+    write_shapes(mine, "rocks.gpkg", [box(WEST + 50e3, NORTH - 2000, WEST + 52e3, NORTH)])
+    with pytest.raises(ValueError, match="'thing'"):
+        read(mine, "thing", corner)
+
+
+# ---- derived layers
+
+
+def test_a_derived_layer_is_right_up_to_the_rim(study):
+    "Of a plane on coarse pixels that reach beyond the region: 3 and 4 a km are 5 everywhere"
+    mine = study(
+        {"name": "dip", "file": "dip.tif"}, {"name": "steep", "derive": "hgm", "of": "dip"}
+    )
+    axis = (np.arange(12) + 0.5) * 1.7 - 4
+    values = (3 * axis[None] - 4 * axis[:, None]).astype("float32")
+    write_tif(mine, "dip.tif", values, 1700, WEST - 4000, NORTH + 4000)
+    _, (plane,), kind, method = read(mine, "steep")
+    np.testing.assert_allclose(plane, 5, rtol=1e-5)
+    assert kind == "continuous"
+    assert method == "horizontal gradient, central differences; cubic from 1.7 km"
+
+
+def test_a_derived_layer_is_missing_where_its_parent_ends(study):
+    "A raster as large as the region: the rim has no neighbours"
+    mine = study(
+        {"name": "dip", "file": "dip.tif"}, {"name": "steep", "derive": "hgm", "of": "dip"}
+    )
+    write_tif(mine, "dip.tif", np.ones((120, 120), "float32"), 100)
+    missing = np.pad(np.zeros((10, 10), bool), 1, constant_values=True)
+    np.testing.assert_array_equal(np.isnan(read(mine, "steep")[1][0]), missing)
+
+
+def test_a_derived_layer_sees_its_parent_scaled(study):
+    "A parent in km times 1000 has gradients in m a km"
+    dip = {"name": "dip", "file": "dip.tif", "scale": 1000}
+    mine = study(dip, {"name": "steep", "derive": "hgm", "of": "dip"})
+    values = np.tile(np.arange(-4, 20, dtype="float32"), (24, 1))
+    write_tif(mine, "dip.tif", values, 1000, WEST - 4000, NORTH + 4000)
+    np.testing.assert_allclose(read(mine, "steep")[1][0], 1000, rtol=1e-5)
+
+
+def test_what_cannot_be_derived_is_told_of_the_layer_and_its_parent(study):
+    mine = study(
+        {"name": "flat", "file": "flat.tif"}, {"name": "worms", "derive": "worms", "of": "flat"}
+    )
+    write_tif(mine, "flat.tif", np.ones((12, 12), "float32"), 1000)
+    with pytest.raises(ValueError, match=r"'worms', worms of 'flat' \(.*flat.tif\): .*no ridge"):
+        read(mine, "worms")
+
+
+def test_worms_see_ridges_outside_the_region(study):
+    "A contact 5 km east of the region is 5 km off its eastern edge"
+    mine = study(
+        {"name": "step", "file": "step.tif"}, {"name": "worms", "derive": "worms", "of": "step"}
+    )
+    margin = derive.margin("worms", STEP) + 3
+    x = np.arange(-margin, 12 + margin) + 0.5
+    values = np.tile(np.tanh((x - 17) / 2), (len(x), 1)).astype("float32")
+    write_tif(mine, "step.tif", values, 1000, WEST - margin * STEP, NORTH + margin * STEP)
+    _, (plane,), _, _ = read(mine, "worms")
+    np.testing.assert_allclose(plane[6], (17 - np.arange(12) - 0.5) * 1000, atol=100)
+
+
+def test_formats_go_by_name(tmp_path):
+    for name, form in [("a.GPKG", "vector"), ("a.parquet", "hexagons"), ("a.grd", "raster")]:
+        assert kinds.format_of(tmp_path / name) == form
+
+
+def test_the_grid_of_a_part_is_its_own():
+    "What kinds hand to functions that know only grids"
+    cells = places.grid("EPSG:32633", (WEST, NORTH), STEP, (12, 12))
+    part = places.cut(cells, (slice(9, 12), slice(9, 12)))
+    assert part.rio.bounds() == (WEST + 9000, NORTH - 12_000, WEST + 12_000, NORTH - 9000)
