@@ -59,7 +59,7 @@ def split_of(cubes, split="blocks", number=0) -> Split:
 def untouched() -> Scaling:
     "A scaling that leaves everything as it is"
     values = {"low": -np.inf, "high": np.inf, "fill": 0.0, "mean": 0.0, "std": 1.0}
-    values |= {"binary": False, "notes": ""}
+    values |= {"binary": False, "notes": "", "transform": "", "scale": 1.0}
     rest = {field.name: (values[field.name],) * 2 for field in fields(Scaling)[1:]}
     return Scaling(layers=LAYERS, **rest)
 

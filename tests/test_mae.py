@@ -30,6 +30,8 @@ SCALING = Scaling(
     std=(1.0, 2.0),
     binary=(False, False),
     notes=("", ""),
+    transform=("", "log"),
+    scale=(1.0, 5.0),
 )
 
 
