@@ -95,7 +95,7 @@ class FineTuneSettings:
 
 FINE_TUNE_PRESETS = {
     "paper": FineTuneSettings(),
-    "demo": FineTuneSettings(steps=400, backbone_rate=1e-3, every=30),
+    "demo": FineTuneSettings(steps=350, backbone_rate=1e-3, every=35),
 }
 
 
@@ -293,7 +293,7 @@ def _likelihood(
     return torch.cat(parts).sigmoid().cpu().numpy()
 
 
-def _sample_validation(validation: np.ndarray, labels: np.ndarray, seed: int, most: int = 1500):
+def _sample_validation(validation: np.ndarray, labels: np.ndarray, seed: int, most: int = 1000):
     """All positive validation centres and some of the others: enough to rank, cheap to look at."""
     positive, other = validation[labels[validation]], validation[~labels[validation]]
     some = np.random.default_rng(seed).choice(other, min(most, len(other)), replace=False)

@@ -20,7 +20,7 @@ from mpm import artefacts
 DPI = 150
 NODATA = "0.90"  # light grey, no colour of any scale
 TARGET_COLORS = ["red", "black", "magenta", "orange"]
-SCALES = {"likelihood": ("viridis", 0.0, 1.0), "uncertainty": ("magma", 0.0, None)}
+SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
 METHODS = {
     "oracle": "oracle (true probability)",
     "mae": "MAE, fine-tuned",
@@ -403,9 +403,7 @@ def likelihood_maps(
         squeeze=False,
     )
     for row, name in zip(axes, names, strict=True):
-        cmap, low, high = SCALES[name]
-        if high is None:
-            high = max(float(np.nanpercentile(result[name], 99)) for result in maps.values())
+        limits = _shared_limits(name, list(maps.values()))
         for ax, (region, result) in zip(row, maps.items(), strict=True):
             known = deposits[region] if deposits is not None and name == "likelihood" else None
             show_map(
@@ -413,12 +411,19 @@ def likelihood_maps(
                 ax,
                 label=f"{name} (1)",
                 title=f"{region}: {name}",
-                cmap=cmap,
-                limits=(low, high),
+                cmap=SCALES[name],
+                limits=limits,
                 deposits=known,
             )
     fig.suptitle(title)
     return fig
+
+
+def _shared_limits(name: str, results: Sequence[xr.Dataset]) -> tuple[float, float]:
+    """Colour range of all regions together; of likelihoods, which are ranks, what occurs."""
+    values = np.concatenate([result[name].values.ravel() for result in results])
+    low, high = np.nanpercentile(values, [1, 99])
+    return (0.0 if name == "uncertainty" else float(low)), float(high)
 
 
 def held_out_maps(
@@ -487,6 +492,7 @@ def attribution_maps(
     for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
         title = f"{region}: {readable(name)}"
         show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
+        _show_ground(maps[region], ax)
     fig.colorbar(
         axes[0][0].images[0], ax=list(axes.flat), label="contribution to the logit", shrink=0.7
     )
@@ -704,16 +710,14 @@ def overview(
     left.suptitle("evidence layers  →")
     axes = right.subplots(1, 3)
     for ax, name in zip(axes, SCALES, strict=False):
-        cmap, low, high = SCALES[name]
-        shown = deposits if name == "likelihood" else None
         show_map(
             result[name],
             ax,
             label=f"{name} (1)",
-            cmap=cmap,
-            deposits=shown,
+            cmap=SCALES[name],
+            deposits=deposits if name == "likelihood" else None,
             axes=False,
-            limits=(low, high or float(np.nanpercentile(result[name], 99))),
+            limits=_shared_limits(name, [result]),
             title=name,
         )
     top = float(np.nanpercentile(np.abs(attribution), 98))
@@ -726,6 +730,7 @@ def overview(
         limits=(-top, top),
         title=attribution_label,
     )
+    _show_ground(result, axes[2])
     _scale_bar(axes[0], cube)
     right.suptitle("likelihood (circles: known deposits), uncertainty, explanation")
     return fig
@@ -756,6 +761,12 @@ def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
     x, y = west + 0.05 * (east - west), south + 0.05 * (north - south)
     ax.plot([x, x + length], [y, y], color="black", linewidth=2, solid_capstyle="butt")
     ax.annotate(f"{length:g} km", (x, y), xytext=(0, 3), textcoords="offset points", fontsize=7)
+
+
+def _show_ground(result: xr.Dataset, ax: Axes) -> None:
+    """Show in white, beneath a map, where there is a prediction that was not explained."""
+    ground = np.where(result["likelihood"].notnull(), 1.0, np.nan)
+    ax.imshow(ground, extent=extent_km(result), cmap="gray", vmin=0, vmax=1, zorder=-1)
 
 
 def _show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:

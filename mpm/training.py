@@ -1,7 +1,6 @@
 """Pretraining: the masked autoencoder learns from unlabeled windows."""
 
 import ctypes
-import ctypes.util
 import os
 import sys
 from dataclasses import dataclass
@@ -48,7 +47,8 @@ def give_memory_back() -> None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux") or not ctypes.util.find_library("c"):
+    # not by `find_library`: it starts a compiler, and the fork looks as large as this process
+    if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
@@ -74,7 +74,7 @@ class PretrainSettings:
 
 PRETRAIN_PRESETS = {
     "paper": PretrainSettings(),
-    "demo": PretrainSettings(steps=800, batch=64, rate=2e-3, augment=True),
+    "demo": PretrainSettings(steps=700, batch=64, rate=2e-3, augment=True),
 }
 
 

@@ -183,7 +183,7 @@ def test_a_layer_without_a_value_can_be_drawn():
 
 
 def test_likelihood_maps_share_one_scale():
-    "A row a quantity, a column a region; likelihood from 0 to 1, uncertainty with one upper end"
+    "A row a quantity, a column a region, one scale a row; uncertainty starts at 0"
     east = cube(seed=1)
     east["uncertainty"] = 3 * east["uncertainty"]
     fig = plots.likelihood_maps(
@@ -197,9 +197,11 @@ def test_likelihood_maps_share_one_scale():
         "east: uncertainty",
     ]
     limits = [maps(ax)[0].get_clim() for ax in panels]
-    assert limits[:2] == [(0, 1), (0, 1)]
+    both = np.concatenate([each["likelihood"].values.ravel() for each in (cube(), east)])
+    assert limits[0] == limits[1] == pytest.approx(tuple(np.nanpercentile(both, [1, 99])))
     assert limits[2] == limits[3] and limits[2][0] == 0
-    assert limits[2][1] == pytest.approx(np.nanpercentile(east["uncertainty"], 99))
+    both = np.concatenate([each["uncertainty"].values.ravel() for each in (cube(), east)])
+    assert limits[2][1] == pytest.approx(np.nanpercentile(both, 99))
     assert [len(ax.lines) for ax in panels] == [1, 1, 0, 0]
     assert [len(panels[k].lines[0].get_xdata()) for k in (0, 1)] == [2, 1]
     labels = [bar.ax.get_ylabel() for bar in bars(fig)]
@@ -521,6 +523,7 @@ def attributed() -> xr.Dataset:
     plane = cube()["evidence"][0]
     planes = xr.concat([plane, 0 * plane + 2, 0 * plane - 0.5], "layer", coords="minimal")
     made = xr.Dataset({"attribution": planes.drop_vars(["layer", "kind", "units"])})
+    made["likelihood"] = cube()["likelihood"]
     return made.rio.write_crs(32633)
 
 
@@ -548,7 +551,7 @@ def test_attribution_maps_share_one_symmetric_scale():
 
 
 def test_an_overview_has_four_layers_and_three_maps():
-    "Deposits on the likelihood only; likelihood from 0 to 1, explanation symmetric"
+    "Deposits on the likelihood only; its scale is what occurs; explanation symmetric, over land"
     west = cube()
     attribution = west["evidence"][0] - 0.5
     fig = plots.overview(
@@ -563,7 +566,11 @@ def test_an_overview_has_four_layers_and_three_maps():
     ]
     assert len(panels) == 7
     limits = [maps(ax)[0].get_clim() for ax in panels[4:]]
-    assert limits[0] == (0, 1) and limits[1][0] == 0
+    assert limits[0] == pytest.approx(tuple(np.nanpercentile(west["likelihood"], [1, 99])))
+    assert limits[1][0] == 0
+    ground = panels[6].images[1]
+    assert ground.get_zorder() < panels[6].images[0].get_zorder()
+    assert (~np.isnan(ground.get_array().filled(np.nan)) == west["likelihood"].notnull()).all()
     assert limits[2][0] == -limits[2][1] < 0
     circles = [line for ax in panels for line in ax.lines if line.get_marker() == "o"]
     assert len(circles) == 1 and circles[0].axes.get_title() == "likelihood"
