@@ -1,5 +1,6 @@
 """Put evidence layers, as people have them, on a region's grid, and check a whole study."""
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def align_layer(
     DataArray (layer, y, x)
         float32, NaN where unobserved; one plane, or one a class for kind "categorical". Coordinates
         along `layer`: group, units, kind ("continuous" or "binary"), origin, method, source,
-        checksum (SHA-256 of the file, first 12 digits) and why.
+        checksum (SHA-256 of the file, of its parts for a shapefile, first 12 digits) and why.
 
     Raises
     ------
@@ -85,7 +86,8 @@ def align_layer(
         raise FileNotFoundError(f"layer {layer.name!r}: {path} is missing; {study.remedy}")
     try:
         names, planes, kind, method = kinds.read(study, layer, region, cells, part)
-        checksum = _checksum(path, path.stat().st_mtime_ns)
+        parts = tuple(artefacts.parts(path))
+        checksum = _checksum(parts, max(part.stat().st_mtime_ns for part in parts))
     except _UNREADABLE as error:
         raise ValueError(f"layer {layer.name!r}: {path} cannot be read ({error})") from error
     values = np.asarray(planes, "float32")
@@ -103,8 +105,11 @@ def align_layer(
 
 
 @lru_cache(maxsize=512)
-def _checksum(path: Path, _modified: int) -> str:
-    return artefacts.sha256(path)[:12]
+def _checksum(parts: tuple[Path, ...], _modified: int) -> str:
+    if len(parts) == 1:
+        return artefacts.sha256(parts[0])[:12]
+    together = "".join(artefacts.sha256(part) for part in parts)  # e.g. of a shapefile
+    return hashlib.sha256(together.encode()).hexdigest()[:12]
 
 
 def _lack(layer: Layer, path: Path, cells: xr.DataArray) -> str:
@@ -126,6 +131,8 @@ def area_mask(study: Study, region: str, cells: xr.DataArray) -> np.ndarray:
         shapes = vectors.features(path, what, cells)
     except _UNREADABLE as error:
         raise ValueError(f"{what}: {path} cannot be read ({error})") from error
+    if (shapes.geometry.type.str.contains("Polygon") == 0).any():
+        raise ValueError(f"{what}: {path} must hold polygons only; lines and points bound no area")
     burnt = rasterize(shapes.geometry, out_shape=cells.shape, transform=cells.rio.transform())
     return burnt.astype(bool)
 
@@ -196,14 +203,16 @@ def _geometry(study: Study, layer: Layer, path: Path) -> tuple[str, str]:
     if layer.kind == "points":
         return _short(layer.crs or "EPSG:4326"), "points"
     source = rasters.describe(layer, path)
-    unit = "deg" if source.is_geographic else "m"
+    name = pyproj.CRS(source.crs).axis_info[0].unit_name
+    unit = {"degree": "deg", "metre": "m"}.get(name, name)
     sides = dict.fromkeys(f"{side:.4g}" for side in (source.dx, source.dy))
     return _short(source.crs), f"{' x '.join(sides)} {unit}"
 
 
 def _short(crs: object) -> str:
     crs = pyproj.CRS(crs)
-    return ":".join(crs.to_authority() or (crs.name,))
+    name = crs.name if crs.name.lower() not in ("", "unknown", "unnamed") else "custom"
+    return ":".join(crs.to_authority() or (name,))
 
 
 def _deposit_problems(study: Study) -> list[str]:
@@ -229,3 +238,50 @@ def _deposit_problems(study: Study) -> list[str]:
                 f"types inside: {there}"
             )
     return problems
+
+
+_SENTINELS = (-9999.0, -99999.0, -32768.0, 32767.0, -999.0)
+
+
+def remarks(study: Study, table: pd.DataFrame) -> list[str]:
+    """Return what is not wrong but looks odd in a checked study, a line each.
+
+    Parameters
+    ----------
+    study : Study
+    table : DataFrame
+        Of `check`.
+    """
+    found = []
+    for row in table.itertuples():
+        for value in (row.min, row.max):
+            if value in _SENTINELS or abs(value) > 1e20:
+                found.append(
+                    f"layer {row.layer!r}, region {row.region!r}: {value:g} looks like a code for "
+                    "missing values; declare it as nodata, or set `valid_range`"
+                )
+        if row.coverage < 5:
+            found.append(
+                f"layer {row.layer!r} covers {row.coverage:g} % of region {row.region!r}; are its "
+                "bounds (west, south, east, north) right?"
+            )
+    for region, spec in study.regions.items():
+        found += _deposit_remarks(study, region, read_deposits(study, region, grid(spec)))
+    return found
+
+
+def _deposit_remarks(study: Study, region: str, known: pd.DataFrame) -> list[str]:
+    counts = []
+    for name, target in study.targets.items():
+        own = known if target.types is None else known[known["type"].isin(target.types)]
+        counts.append(f"{own['deposit'].nunique()} {name}")
+    text = f"deposits in {region}: {', '.join(counts)}"
+    for what in ("dropped", "merged"):
+        names = known.attrs.get(f"{what}_names", [])
+        if names:
+            shown = ", ".join(map(str, names[:5])) + (" ..." if len(names) > 5 else "")
+            verb = "lie outside" if what == "dropped" else "repeat another"
+            text += f"; {len(names)} {verb} ({shown})"
+    if "hint" in known.attrs:
+        text += f"; {known.attrs['hint']}"
+    return [text]

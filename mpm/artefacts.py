@@ -22,6 +22,7 @@ from PIL import Image
 _WRITING: set[Path] = set()  # temporary paths that this process writes now
 _MACHINE = re.sub(r"\W", "", platform.node()) or "here"
 _DAY_S = 86_400
+SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg")
 
 
 def home() -> Path:
@@ -229,3 +230,13 @@ def sha256(path: Path) -> str:
 def quiet() -> bool:
     """Whether progress bars are off, as the runner and the tests want it (`MPM_RUN=1`)."""
     return os.environ.get("MPM_RUN") == "1"
+
+
+def parts(path: Path) -> list[Path]:
+    """List the files that make up one data set: a shapefile has several, a folder what it holds."""
+    if path.is_dir():
+        return [part for part in path.rglob("*") if part.is_file()]
+    if path.suffix.lower() != ".shp":
+        return [path]
+    beside = (part for part in path.parent.iterdir() if part.stem == path.stem)
+    return [path, *sorted(part for part in beside if part.suffix.lower() in SHAPEFILE_PARTS)]

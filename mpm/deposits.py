@@ -7,7 +7,6 @@ import pandas as pd
 import pyproj
 import rasterio
 import xarray as xr
-from pyogrio.errors import DataSourceError
 from rasterio.transform import rowcol
 from scipy.ndimage import label
 from scipy.sparse import coo_array
@@ -16,9 +15,9 @@ from scipy.spatial import cKDTree
 
 from mpm import points, vectors
 from mpm.study import Deposits, Study
+from mpm.vector_files import UNREADABLE
 
 SAME_PLACE = 100.0  # m: deposits of one type closer than this are one
-_UNREADABLE = (rasterio.errors.RasterioError, DataSourceError, OSError, UnicodeError)
 
 
 def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFrame:
@@ -42,7 +41,8 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
     DataFrame
         One row a known deposit cell: deposit (number, 0 and up in the file's order), name, type, x,
         y (m, the region's CRS), row, col. Its `attrs` count what was left out, and list the names:
-        `dropped`, `dropped_names` (outside the region), `merged`, `merged_names`.
+        `dropped`, `dropped_names` (outside the region), `merged`, `merged_names`. Where a file of
+        points has none in the region, `hint` says what it holds instead.
 
     Raises
     ------
@@ -54,14 +54,13 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
         is missing where targets select by type. The message names the line.
     """
     path = study.file(study.deposits, region)
-    if not path.exists():
-        raise FileNotFoundError(f"deposits: {path} is missing; {study.remedy}")
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _of_raster(path, cells)
-        return _of_points(study, path, cells)
-    except _UNREADABLE as error:
+        if path.exists():
+            is_raster = path.suffix.lower() in (".tif", ".tiff")
+            return _of_raster(path, cells) if is_raster else _of_points(study, path, cells)
+    except UNREADABLE as error:
         raise ValueError(f"deposits: {path} cannot be read ({error})") from error
+    raise FileNotFoundError(f"deposits: {path} is missing; {study.remedy}")
 
 
 def locate(found: pd.DataFrame, cells: xr.DataArray) -> pd.DataFrame:
@@ -89,7 +88,22 @@ def _of_points(study: Study, path: Path, cells: xr.DataArray) -> pd.DataFrame:
     kept = kept.assign(deposit=pd.factorize(kept["deposit"])[0]).drop(columns="named")
     for what, rows in gone.items():
         kept.attrs |= {what: len(rows), f"{what}_names": rows["name"].tolist()}
+    if kept.empty:
+        kept.attrs["hint"] = _hint(study.deposits, table, path)
     return kept.reset_index(drop=True)
+
+
+def _hint(spec: Deposits, table: pd.DataFrame, path: Path) -> str:
+    """Say what a file holds that has no deposit in the region."""
+    if table.empty:
+        return "the table has no rows"
+    crs, given = points.coordinates(table, path, "deposits", x=spec.x, y=spec.y, crs=spec.crs)
+    (west, south), (east, north) = given.min(axis=0), given.max(axis=0)
+    unit = "degrees" if np.abs(given).max() <= 360 else "metres"
+    return (
+        f"{len(table)} rows read, none inside the region; their coordinates look like {unit} (x "
+        f"from {west:g} to {east:g}, y from {south:g} to {north:g}), the CRS says {crs.name}"
+    )
 
 
 def _listed(spec: Deposits, table: pd.DataFrame, path: Path, cells: xr.DataArray) -> pd.DataFrame:

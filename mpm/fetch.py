@@ -21,7 +21,6 @@ from mpm.study import Study
 
 HOST = "https://raw.githubusercontent.com"
 DEMO_SEED = 7
-SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg")
 
 
 @dataclass(frozen=True)
@@ -178,17 +177,7 @@ def _present(study: Study, remedy: str) -> list[Path]:
     missing = [f"\n  {path} ({user})" for path, user in needed_by.items() if not path.exists()]
     if missing:
         raise FileNotFoundError(f"study {study.name!r} lacks files; {remedy}{''.join(missing)}")
-    return sorted({part for path in needed_by for part in _parts(path)})
-
-
-def _parts(path: Path) -> list[Path]:
-    """List the files that make up one data set: a shapefile has several, a folder what it holds."""
-    if path.is_dir():
-        return [part for part in path.rglob("*") if part.is_file()]
-    if path.suffix.lower() != ".shp":
-        return [path]
-    beside = (part for part in path.parent.iterdir() if part.stem == path.stem)
-    return [path, *(part for part in beside if part.suffix.lower() in SHAPEFILE_PARTS)]
+    return sorted({part for path in needed_by for part in artefacts.parts(path)})
 
 
 def _generate(study: Study) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from mpm import derive, gridding, hexagons, places, rasters, resample, vectors
+from mpm import artefacts, derive, gridding, hexagons, places, rasters, resample, vectors
 from mpm.layers import Layer
 from mpm.places import Part
 from mpm.study import Study
@@ -78,13 +78,20 @@ def layer_classes(study: Study, layer: Layer) -> list:
         return list(layer.classes)
     found: set = set()
     for region in study.regions:
-        path = study.file(layer, region)
-        found |= _occurring(layer, path, path.stat().st_mtime_ns)
+        found |= _in_file(layer, study.file(layer, region))
+    if len({isinstance(each, str) for each in found}) > 1:
+        raise ValueError(
+            f"layer {layer.name!r}: column {layer.column!r} holds text and numbers; use one of them"
+        )
     if len(found) > MOST_CLASSES:
         raise ValueError(
             f"layer {layer.name!r} has {len(found)} classes; name the ones to keep under `classes`"
         )
     return sorted(found)
+
+
+def _in_file(layer: Layer, path: Path) -> frozenset:
+    return _occurring(layer, path, max(part.stat().st_mtime_ns for part in artefacts.parts(path)))
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +102,8 @@ def _occurring(layer: Layer, path: Path, _modified: int) -> frozenset:
     if form == "hexagons":
         with _naming(f"layer {layer.name!r}"):
             return frozenset(hexagons.classes(path, _column(layer, path)))
-    return frozenset(rasters.codes(rasters.describe(layer, path)))
+    with _naming(f"layer {layer.name!r}: {path}"):
+        return frozenset(rasters.codes(rasters.describe(layer, path)))
 
 
 def format_of(path: Path) -> str:
@@ -135,19 +143,54 @@ def _classes(
     study: Study, layer: Layer, path: Path, cells: xr.DataArray, part: Part | None
 ) -> tuple[list[str], list[np.ndarray], str]:
     classes, form = layer_classes(study, layer), format_of(path)
-    if form == "vector":
-        shares, method = _polygon_shares(layer, path, cells, part, classes), "majority of polygons"
-    elif form == "hexagons":
+    if form == "hexagons":
         with _naming(f"layer {layer.name!r}"):
             found = hexagons.on_grid(path, _column(layer, path), places.cut(cells, part))
-        shares, method = [found == name for name in classes], "H3 cell at the centre"
+        shares = [found == name for name in classes] + [np.not_equal(found, None)]
+        shares[-1] &= ~np.any(shares[:-1], axis=0)
+        method = "H3 cell at the centre"
+    elif form == "vector":
+        shares = _voting(layer, path, classes, _polygon_shares, cells, part)
+        method = "majority of polygons"
     else:
-        shares, _, method = _code_shares(layer, path, cells, part, classes)
+        _check_codes(study, layer, path)
+        how = resample.plan(rasters.describe(layer, path), cells)
+        shares = _voting(layer, path, classes, _code_shares, cells, part)
+        method = f"{'mode' if how.class_points > 1 else 'nearest'} of {how.size}"
     shares = np.stack(shares)
     # as for numbers, half of a cell must be known: the mode of one mapped pixel is no map of it
     mapped, winner = shares.sum(axis=0) >= HALF, shares.argmax(axis=0)
     planes = [np.where(mapped, winner == k, np.nan) for k in range(len(classes))]
     return [f"{layer.name}={name}" for name in classes], planes, f"one-hot by {method}"
+
+
+def _voting(layer, path, classes, shares_of, cells, part) -> list[np.ndarray]:
+    """Return the shares of the named classes, then of those that the study leaves out.
+
+    Those vote too: ground of a class that nobody named is known, and is none of the named ones.
+    Where they are too many to be counted one by one, they vote as one.
+    """
+    others = sorted(_in_file(layer, path) - set(classes), key=str)
+    if len(classes) + len(others) <= MOST_CLASSES:
+        return shares_of(layer, path, cells, part, classes + others)
+    shares = shares_of(layer, path, cells, part, classes)
+    total = shares_of(layer, path, cells, part, None)[0]
+    return [*shares, np.clip(total - sum(shares), 0, None)]
+
+
+def _check_codes(study: Study, layer: Layer, path: Path) -> None:
+    """Refuse a named code that no region's raster holds: a plane of zeros helps nobody."""
+    if not all(isinstance(code, int) for code in layer.classes or ()):
+        raise ValueError(f"layer {layer.name!r}: {path} is a raster; its `classes` are numbers")
+    there = frozenset().union(
+        *(_in_file(layer, study.file(layer, region)) for region in study.regions)
+    )
+    absent = [code for code in layer.classes or () if code not in there]
+    if absent:
+        listed = ", ".join(str(code) for code in sorted(there)[:20])
+        raise ValueError(
+            f"layer {layer.name!r}: no raster of it holds class {absent[0]!r}; they hold {listed}"
+        )
 
 
 def _fraction(
@@ -160,24 +203,29 @@ def _fraction(
             f"`classes` to count; {path} is neither"
         )
     if form == "raster":
-        shares, seen, method = _code_shares(layer, path, cells, part, list(layer.classes))
-        return np.where(seen >= HALF, sum(shares) / np.maximum(seen, HALF), np.nan), method
-    has_classes = not (layer.column is None and layer.classes is None)
-    classes = layer_classes(study, layer) if has_classes else None
-    share = np.clip(sum(_polygon_shares(layer, path, cells, part, classes)), 0, 1)
-    n = vectors.SUPERSAMPLE
-    return share, f"area share on {n} x {n} subcells"
+        _check_codes(study, layer, path)
+        shares_of, how = _code_shares, resample.plan(rasters.describe(layer, path), cells)
+        method = f"area share of pixels of {how.size}"
+    else:
+        if layer.column is not None:
+            layer_classes(study, layer)  # which says what is wrong with the column
+        shares_of, n = _polygon_shares, vectors.SUPERSAMPLE
+        method = f"area share on {n} x {n} subcells"
+    total = np.clip(sum(shares_of(layer, path, cells, part, None)), 0, 1)
+    if layer.classes is None:  # polygons of one thing: no polygon, no such thing
+        return total, method
+    share = np.clip(sum(shares_of(layer, path, cells, part, list(layer.classes))), 0, 1)
+    # of a map of classes: where it shows nothing, nothing is known
+    return np.where(total >= HALF, share / np.maximum(total, HALF), np.nan), method
 
 
 def _code_shares(
-    layer: Layer, path: Path, cells: xr.DataArray, part: Part | None, codes: list
-) -> tuple[list[np.ndarray], np.ndarray, str]:
-    if not all(isinstance(code, int) for code in codes):
-        raise ValueError(f"layer {layer.name!r}: {path} is a raster; its `classes` are numbers")
+    layer: Layer, path: Path, cells: xr.DataArray, part: Part | None, codes: list | None
+) -> list[np.ndarray]:
+    """Return the share (y, x) of each code, or of all codes together."""
     source = rasters.describe(layer, path)
-    how = resample.plan(source, cells)
-    name = "mode of" if how.class_points > 1 else "nearest of"
-    return *resample.class_shares(source, cells, codes, part), f"{name} {how.size}"
+    shares, seen = resample.class_shares(source, cells, codes or [0], part)
+    return [seen] if codes is None else shares
 
 
 def _polygon_shares(

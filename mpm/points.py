@@ -11,12 +11,14 @@ import pyproj
 import shapely
 import xarray as xr
 
-from mpm import vectors
+from mpm import geography, vectors
 from mpm.layers import read_crs
+from mpm.vector_files import check_place
 from mpm.vector_files import read as read_vectors
 
 _DELIMITERS = ";\t|,"  # in this order where a heading has as many of two
 _DECIMAL_COMMA = r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$"
+_HEAD = 20  # lines at the top among which the headings are looked for
 _MISSING = ["", "na", "n/a", "nan", "null", "none", "-"]
 
 
@@ -34,7 +36,8 @@ def read(path: Path, what: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Of a table: its columns as text, NaN where blank, the line number of each row as index. Of a
+        Of a table: its columns as text, NaN where blank, the line number of each row as index;
+        `attrs["below"]` holds the lines near the top, by number, that look like headings. Of a
         vector file: a GeoDataFrame, the number of each feature (FID) as index.
 
     Raises
@@ -42,6 +45,8 @@ def read(path: Path, what: str) -> pd.DataFrame:
     ValueError
         If the file is no table of text, or a vector file without CRS, or not of points.
     """
+    if path.is_dir():
+        raise ValueError(f"{what}: {path} is a folder; name the file")
     return _features(path, what) if path.suffix.lower() in vectors.VECTORS else _table(path, what)
 
 
@@ -69,14 +74,16 @@ def place(
     Raises
     ------
     ValueError
-        If a coordinate is missing, is no number or no latitude, or x and y look exchanged. The
-        message names the line.
+        If a coordinate is missing, is no number or no latitude, coordinates can't be in their CRS,
+        or x and y look exchanged, in all or some rows. The message names the line.
     """
+    known, given = coordinates(table, path, what, x=x, y=y, crs=crs)
     if isinstance(table, gpd.GeoDataFrame):
-        known, x, y = table.crs, "x", "y"
-        given = shapely.get_coordinates(table.geometry.values)
-    else:
-        known, given = _given(table, path, what, x, y, crs)
+        x, y = "x", "y"
+    in_metres = (np.abs(given) > 540).any(axis=1)  # one such row is a slip
+    if len(given) and (not known.is_geographic or in_metres.mean() > 0.5):
+        bounds = (*given.min(axis=0), *given.max(axis=0))
+        check_place(bounds, known, f"{what}: {path}", cells)
     if known.is_geographic:
         why = f"{y!r} is no latitude; exchange x and y, or correct the CRS, {known.name}"
         _refuse(np.abs(given[:, 1]) > 90, table, f"{what}: {path}", why)
@@ -88,7 +95,32 @@ def place(
             f"{what}: {path} has no point in the region, but most of them lie there if {x!r} and "
             f"{y!r} are exchanged; exchange x and y"
         )
+    if known.is_geographic:
+        why = f"outside the region, but inside if {x!r} and {y!r} are exchanged; exchange them"
+        _refuse(_swapped(there, exchanged, known, cells), table, f"{what}: {path}", why)
     return there
+
+
+def coordinates(
+    table: pd.DataFrame, path: Path, what: str, *, x: str, y: str, crs: str
+) -> tuple[pyproj.CRS, np.ndarray]:
+    """Return the CRS of points and their coordinates in it (n, 2); parameters as for `place`.
+
+    Raises
+    ------
+    ValueError
+        If the CRS is unknown, or a coordinate is missing or no number.
+    """
+    if isinstance(table, gpd.GeoDataFrame):
+        return table.crs, shapely.get_coordinates(table.geometry.values)
+    try:
+        known = read_crs(crs)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+    given = np.column_stack([numbers(table, name, path, what) for name in (x, y)])
+    for name, values in zip((x, y), given.T, strict=True):
+        _refuse(np.isnan(values), table, f"{what}: {path}", f"column {name!r} is not a number")
+    return known, given
 
 
 def numbers(table: pd.DataFrame, name: str | None, path: Path, what: str) -> np.ndarray:
@@ -132,16 +164,20 @@ def _refuse(wrong: np.ndarray, table: pd.DataFrame, where: str, why: str) -> Non
         raise ValueError(f"{where}, {lines(wrong, table)}: {why}")
 
 
-def _given(table, path: Path, what: str, x: str, y: str, crs: str):
-    """Return the CRS and the coordinates (n, 2) of a table."""
-    try:
-        known = read_crs(crs)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
-    given = np.column_stack([numbers(table, name, path, what) for name in (x, y)])
-    for name, values in zip((x, y), given.T, strict=True):
-        _refuse(np.isnan(values), table, f"{what}: {path}", f"column {name!r} is not a number")
-    return known, given
+def _swapped(
+    there: np.ndarray, exchanged: np.ndarray, crs: pyproj.CRS, cells: xr.DataArray
+) -> np.ndarray:
+    """Say which points have their coordinates exchanged, if it is no chance: bool (n,)."""
+    outside = ~within(there, cells)
+    swapped = outside & within(exchanged, cells)
+    # a file of the whole globe has points there by right, among many more outside the region
+    enough = swapped.sum() >= min(3, 0.1 * len(there)) and swapped.sum() > outside.sum() / 2
+    if not (swapped.any() and enough):
+        return np.zeros(len(there), bool)
+    west, south, east, north = geography.window(cells, crs, 0)
+    # where longitudes and latitudes are alike, neighbours of the region look exchanged
+    alike = any(west + turn <= north and south <= east + turn for turn in (-360, 0, 360))
+    return swapped & (not alike)
 
 
 def _features(path: Path, what: str) -> gpd.GeoDataFrame:
@@ -157,18 +193,35 @@ def _table(path: Path, what: str) -> pd.DataFrame:
     if "\0" in text or not text.strip():
         wrong = "it is not text" if text.strip() else "it is empty"
         raise ValueError(f"{what}: {path} cannot be read ({wrong})")
-    heading = text.lstrip().splitlines()[0]
+    heading, below = text.lstrip().splitlines()[0], _headings_below(text)
     delimiter = max(_DELIMITERS, key=heading.count)
     if delimiter not in heading:
         delimiter, text = " ", "\n".join(" ".join(line.split()) for line in text.splitlines())
     try:
         names, rows, lines = _rows(text, delimiter)
     except csv.Error as error:
-        raise ValueError(f"{what}: {path} cannot be read ({error})") from error
+        lower = f"; if line {min(below, default=0)} holds the names, delete the lines above it"
+        lower = lower if below else ""
+        raise ValueError(f"{what}: {path} cannot be read ({error}){lower}") from error
     table = pd.DataFrame(rows, columns=names, index=lines, dtype="str")
     table = table.mask(table.apply(lambda column: column.str.casefold().isin(_MISSING)))
-    table.attrs["delimiter"] = delimiter
+    table.attrs |= {"delimiter": delimiter, "below": below}
     return table
+
+
+def _headings_below(text: str) -> dict[int, list[str]]:
+    """Return the lines near the top, but for the first, that may be headings, parted, by number."""
+    found, is_first = {}, True
+    for number, line in enumerate(text.splitlines()[:_HEAD], start=1):
+        delimiter = max(_DELIMITERS, key=line.count)
+        names = line.split(delimiter) if delimiter in line else line.split()
+        names = [name.strip().strip('"') for name in names]
+        fields = pd.Series(names, dtype="str").str.replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
+        has_number = pd.to_numeric(fields, errors="coerce").notna().any()
+        if not is_first and len(names) > 1 and any(names) and not has_number:
+            found[number] = names
+        is_first = is_first and not line.strip()
+    return found
 
 
 def _rows(text: str, delimiter: str) -> tuple[list[str], list[list[str]], list[int]]:

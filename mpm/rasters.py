@@ -83,7 +83,16 @@ def describe(layer: Layer, path: Path) -> Source:
 def _described(layer: Layer, path: Path, modified: int) -> Source:
     what = f"layer {layer.name!r}: {path}"
     facts = (netcdf.facts if netcdf.engine(path) else _geotiff_facts)(layer, path, what)
-    crs = facts.pop("crs") or (pyproj.CRS(layer.crs) if layer.crs else None)
+    crs, told = facts.pop("crs"), pyproj.CRS(layer.crs) if layer.crs else None
+    # longitudes and latitudes of a NetCDF file are WGS 84 only until somebody knows better
+    if told is not None and netcdf.engine(path) and crs is not None and crs.is_geographic:
+        crs = told
+    if crs is not None and told is not None and crs != told:
+        raise ValueError(
+            f"{what} states its own CRS ({crs.name}), the study file another ({told.name}); leave "
+            "`crs` out, or correct the file"
+        )
+    crs = crs or told
     if crs is None:
         raise ValueError(f"{what} has no CRS; name it under `crs` in the study file")
     _check_place(crs, what, **{key: facts[key] for key in "west north dx dy rows columns".split()})
@@ -221,10 +230,22 @@ def _geotiff_pixels(source: Source, top: int, bottom: int, left: int, right: int
 
 @lru_cache(maxsize=64)
 def codes(source: Source) -> tuple[int, ...]:
-    """Return the codes that occur in a raster of classes, sorted."""
+    """Return the codes that occur in a raster of classes, sorted.
+
+    Raises
+    ------
+    ValueError
+        If it holds a number that is not whole.
+    """
     found: set[int] = set()
     strip = max(1, 4_000_000 // source.columns)
     for top in range(0, source.rows, strip):
         values = np.unique(read(source, (top, top + strip), (0, source.columns)))
-        found |= {int(code) for code in values[np.isfinite(values)]}
+        values = values[np.isfinite(values)]
+        if (values % 1 != 0).any():
+            raise ValueError(
+                f"holds {values[values % 1 != 0][0]:g}; classes are whole numbers, so use kind: "
+                "continuous"
+            )
+        found |= {int(code) for code in values}
     return tuple(sorted(found))

@@ -2,9 +2,11 @@
 
 import difflib
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import pyproj
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -16,6 +18,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # what a cube holds besides its targets
 _TAKEN = {"evidence", "valid", "spatial_ref", "layer", "x", "y", "group", "units", "kind"}
 _TAKEN |= {"origin", "method", "source", "checksum", "why"}
+# cells of one grid; a layer of that many takes 1.6 GB, and more is nearly always a slip in bounds
+_LARGEST = 400_000_000
 
 
 class Region(Strict):
@@ -48,11 +52,35 @@ class Region(Strict):
         return text
 
     @model_validator(mode="after")
+    def _bounds_are_of_the_crs(self) -> Self:
+        crs = read_crs(self.crs)
+        given = ", ".join(f"{side:.10g}" for side in self.bounds)
+        if max(map(abs, self.bounds)) <= 360:
+            raise ValueError(
+                f"bounds {given} look like degrees; they must be in metres of the CRS ({crs.name})"
+            )
+        xmin, xmax, ymin, ymax = self.bounds
+        area = _area_of_use(crs)
+        if area and _share(self.bounds, area) < 0.5 < _share((xmin, ymin, xmax, ymax), area):
+            raise ValueError(
+                f"bounds {given} seem to be xmin, xmax, ymin, ymax; the order is west, south, east,"
+                f" north: {xmin:.10g}, {ymin:.10g}, {xmax:.10g}, {ymax:.10g}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_cells(self) -> Self:
         west, south, east, north = self.bounds
         if not (west < east and south < north):
             raise ValueError(
                 "bounds must be west, south, east, north with west < east, south < north"
+            )
+        rows, columns = (north - south) / self.resolution, (east - west) / self.resolution
+        if rows * columns > _LARGEST:
+            raise ValueError(
+                f"the grid would have {rows:,.10g} rows x {columns:,.10g} columns, more than "
+                f"{_LARGEST:,} cells; check the order of bounds (west, south, east, north) and "
+                "that resolution is in metres, or make cells larger"
             )
         for low, high, side in [(west, east, "east-west"), (south, north, "north-south")]:
             cells = (high - low) / self.resolution
@@ -68,6 +96,28 @@ class Region(Strict):
         """Rows and columns of the grid."""
         west, south, east, north = self.bounds
         return round((north - south) / self.resolution), round((east - west) / self.resolution)
+
+
+def _area_of_use(crs: pyproj.CRS) -> tuple[float, ...] | None:
+    """Return west, south, east, north (m) of where a CRS is meant to be used, if that is known."""
+    if crs.area_of_use is None:
+        return None
+    try:
+        there = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+        area = there.transform_bounds(*crs.area_of_use.bounds)
+    except pyproj.exceptions.ProjError:
+        return None
+    return area if all(map(math.isfinite, area)) else None
+
+
+def _share(box: tuple[float, ...], area: tuple[float, ...]) -> float:
+    """Return which share of a box lies in an area; 0 for a box whose sides are swapped."""
+    share = 1.0
+    for low, high, least, most in zip(box[:2], box[2:], area[:2], area[2:], strict=True):
+        if low >= high:
+            return 0.0
+        share *= max(0.0, min(high, most) - max(low, least)) / (high - low)
+    return share
 
 
 class Deposits(Strict):
@@ -273,14 +323,20 @@ def find(name_or_path: str) -> Path:
     Raises
     ------
     FileNotFoundError
-        If there is no such study; the message offers the nearest names.
+        If there is no such study, or a folder; the message offers the nearest names.
     """
     known = studies()
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise FileNotFoundError(f"{path} cannot be reached ({error.strerror})") from error
+    if is_folder:
+        raise FileNotFoundError(f"{path} is a folder; name the YAML file")
     if path.suffix in (".yaml", ".yml"):
-        if path.exists():
+        if is_file:
             return path.resolve()
         raise FileNotFoundError(f"study file {path} does not exist")
     near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.4)
@@ -303,14 +359,20 @@ def load(name_or_path: str) -> Study:
     Raises
     ------
     FileNotFoundError
-        If there is no such study.
+        If there is no such study, or a folder.
     ValueError
-        If the file is not YAML or breaks a rule; the message names the file and each entry.
+        If the file may not be read, is not YAML or breaks a rule; the message names the file and
+        each entry.
     """
     path = find(name_or_path)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    # ValueError: wrong encoding, or what looks like a date and is none
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a study file: it holds no top-level keys")
@@ -335,18 +397,64 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# lists of a fixed length, and what stands in them
+_NUMBERS = {
+    "bounds": "must be four numbers: west, south, east, north",
+    "valid_range": "must be two numbers: lowest, highest",
+}
+_PARTS = {"regions": Region, "layers": Layer, "deposits": Deposits, "targets": Target}
+
+
 def _explain(error: ValidationError, content: dict) -> str:
     """One line a mistake, layers by name instead of position."""
+    mistakes = error.errors()
     lines = []
-    for mistake in error.errors():
-        place = list(mistake["loc"])
+    for mistake in mistakes:
+        loc = mistake["loc"]
+        below = any(loc == other["loc"][: len(loc)] != other["loc"] for other in mistakes)
+        if mistake["type"] == "too_short" and below:
+            continue  # every entry is wrong, and has a line of its own
+        place, message = _in_our_words(mistake)
         if len(place) > 1 and place[0] == "layers" and isinstance(place[1], int):
             entry = content["layers"][place[1]]
             named = entry.get("name") if isinstance(entry, dict) else None
             place[1] = repr(named) if named else f"number {place[1] + 1}"
-        message = mistake["msg"].removeprefix("Value error, ")
         lines.append(f"  {' > '.join(str(part) for part in place) or 'study'}: {message}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _in_our_words(mistake: dict) -> tuple[list, str]:
+    """Return where a mistake is and what to do about it; rare kinds keep pydantic's message."""
+    place = [part for part in mistake["loc"] if part != "[key]"]
+    kind, given = mistake["type"], mistake["input"]
+    # always the third part: a region or target may itself be called bounds
+    if len(place) > 2 and place[2] in _NUMBERS and kind not in ("finite_number", "value_error"):
+        return place[:3], _NUMBERS[place[2]]
+    if kind == "extra_forbidden":
+        return place, "no such key; " + _known_keys(place)
+    if kind == "missing":
+        return place[:-1], f"`{place[-1]}` is missing"
+    if kind in ("tuple_type", "list_type"):
+        if place == ["layers"]:
+            return place, "must be a list, each layer after a dash: `- name: gravity`"
+        return place, f"must be a list, e.g. [{given if isinstance(given, str | int) else 'Au'}]"
+    if kind == "string_type" and place[-1] == "crs" and type(given) is int:
+        return place, f"must be text; write EPSG:{given}"
+    if kind == "string_type":
+        return place, "must be text; put it in quotes"
+    if kind == "string_pattern_mismatch":
+        if "_-" in mistake["ctx"]["pattern"]:
+            return place, "letters, digits, _ and - only, starting with a letter or digit"
+        return place, "letters, digits and _ only, starting with a letter"
+    return place, mistake["msg"].removeprefix("Value error, ")
+
+
+def _known_keys(place: list) -> str:
+    """Offer the key that was meant where one is unknown, or all there are at that place."""
+    part = _PARTS[place[0]] if len(place) > 1 else Study
+    known = [key for key in part.model_fields if (part, key) != (Study, "path")]
+    near = difflib.get_close_matches(str(place[-1]).lower(), known, n=1, cutoff=0.7)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
 
 
 def content_hash(study: Study) -> str:

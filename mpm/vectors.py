@@ -15,13 +15,14 @@ from rasterio.features import rasterize
 
 from mpm import geography, planar
 from mpm.layers import Layer
+from mpm.vector_files import check_place, nearest, opened, read_part
 from mpm.vector_files import classes as classes
 from mpm.vector_files import column as column
-from mpm.vector_files import nearest, opened, read_part
 
 VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 SUPERSAMPLE = 5  # polygons are burnt on cells this many times finer, then counted
 _GLOBE = 4e7  # m: nothing lies farther away
+_FARTHEST = 2  # diagonals of the region: a map of what lies farther is no evidence
 
 
 def features(
@@ -54,7 +55,8 @@ def features(
     Raises
     ------
     ValueError
-        If the file has no CRS, no feature or several layers, or no feature lies near the region.
+        If the file has no CRS, or one that its coordinates can't be in, no feature or several
+        layers, or no feature lies near the region.
     """
     found, noun = _near(path, what, cells, margin, edges)
     if found.empty:
@@ -130,7 +132,7 @@ def distance(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     Raises
     ------
     ValueError
-        As for `shares`; but the features may lie anywhere.
+        As for `shares`; but the features may lie outside the region, at most twice its diagonal.
     """
     what, step = f"layer {layer.name!r}", cells.rio.transform().a
     _check_classes(layer, path, what)
@@ -148,6 +150,12 @@ def distance(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
         settled, margin = margin * step, margin * 8
     if not np.isfinite(away).all():
         raise ValueError(f"{what}: no feature of {path} can be shown in the region's CRS")
+    west, south, east, north = cells.rio.bounds()
+    if away.min() > _FARTHEST * np.hypot(east - west, north - south):
+        raise ValueError(
+            f"{what}: the nearest feature of {path} lies {away.min() / 1000:.0f} km away; is the "
+            "file's CRS right?"
+        )
     return away.reshape(cells.shape).astype("float32")
 
 
@@ -196,6 +204,7 @@ def _near(
     found = [gpd.GeoDataFrame(geometry=[], crs=cells.rio.crs)]
     with opened(path, what) as (place, info):
         crs = pyproj.CRS(info["crs"])
+        check_place(info["total_bounds"], crs, f"{what}: {path}", cells)
         box = geography.window(cells, crs, margin * cells.rio.transform().a)
         for turn in geography.turns(box, info["total_bounds"], crs) if box else []:
             table = read_part(place, info, np.add(box, [turn, 0, turn, 0]))

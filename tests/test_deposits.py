@@ -93,6 +93,16 @@ def test_table_of_no_deposits_is_empty(tmp_path):
     "Headings alone are a region without known deposits"
     found = read(make_study(tmp_path), "x,y\n")
     assert found.empty and found["row"].dtype == int and found["deposit"].dtype == int
+    assert found.attrs["hint"] == "the table has no rows"
+
+
+def test_table_without_a_deposit_inside_says_where_they_lie(tmp_path):
+    found = read(make_study(tmp_path, crs="EPSG:4326"), "x,y\n-15,44\n-14,45\n")
+    assert found.empty and found.attrs["dropped"] == 2
+    assert found.attrs["hint"] == (
+        "2 rows read, none inside the region; their coordinates look like degrees (x from -15 to "
+        "-14, y from 44 to 45), the CRS says WGS 84"
+    )
 
 
 def test_same_type_within_100_m_is_one_deposit(tmp_path):
@@ -178,6 +188,26 @@ def test_damaged_vector_file_is_named(tmp_path):
     study = make_study(tmp_path, file="a.gpkg")
     (study.raw / "a.gpkg").write_bytes(b"SQLite format 3\x00 and no more")
     with pytest.raises(ValueError, match="deposits: .*a.gpkg cannot be read"):
+        read(study)
+
+
+def test_unclosed_ring_is_named(tmp_path):
+    study = make_study(tmp_path, file="a.geojson")
+    ring = '{"type": "Polygon", "coordinates": [[[15, 45], [15.1, 45], [15.1, 45.1]]]}'
+    (study.raw / "a.geojson").write_text(
+        f'{{"type": "Feature", "properties": {{}}, "geometry": {ring}}}', encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="deposits: .*a.geojson cannot be read .*closed"):
+        read(study)
+
+
+def test_file_in_a_folder_that_is_closed_to_us_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    study = make_study(tmp_path)
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+    with pytest.raises(ValueError, match="deposits: .*csv cannot be read .*Permission denied"):
         read(study)
 
 

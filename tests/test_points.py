@@ -118,7 +118,7 @@ def test_points_come_in_the_regions_crs(tmp_path):
     found = placed(tmp_path, "x,y\n15,45\n375,45\n")
     np.testing.assert_allclose(found[:, 0], 500_000, atol=0.01)
     assert found[0, 1] == pytest.approx(4_982_950, abs=1)
-    np.testing.assert_allclose(placed(tmp_path, "x,y\n7,8\n", crs="EPSG:32633"), [[7, 8]])
+    np.testing.assert_allclose(placed(tmp_path, "x,y\n7,800\n", crs="EPSG:32633"), [[7, 800]])
 
 
 def test_latitude_beyond_the_poles_is_named(tmp_path):
@@ -142,6 +142,74 @@ def test_exchanged_coordinates_are_recognised(tmp_path):
 
 def test_points_that_lie_elsewhere_either_way_are_not_exchanged(tmp_path):
     assert not points.within(placed(tmp_path, "x,y\n45.19,15.01\n10,10\n"), CELLS).any()
+
+
+LATER = "10.1,10.2\n" * 4 + "15.01,45.19\n15.02,45.18\n" * 9  # 4 rows elsewhere, 18 inside
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("x,y\n45.19,15.01\n15.01,45.19\n", "line 2: outside the region, but inside if 'x'"),
+        ("x,y\n" + "45.19,15.01\n" * 5 + LATER, "lines 2, 3, 4 and 2 more: outside the region"),
+    ],
+)
+def test_exchanged_rows_among_sound_ones_are_named(tmp_path, content, told):
+    with pytest.raises(ValueError, match=f"deposits: .*a.csv, {told}"):
+        placed(tmp_path, content)
+
+
+def test_few_rows_that_look_exchanged_in_a_file_of_the_globe_are_sound(tmp_path):
+    "4 of 26 lie inside if exchanged, but as many lie outside for good"
+    placed(tmp_path, "x,y\n" + "45.19,15.01\n" * 4 + LATER)
+
+
+def test_neighbours_of_a_region_where_both_orders_lie_inside_are_sound(tmp_path):
+    "Of a region from 9.5 to 14 E and 9.6 to 10.5 N, 10 E, 13 N is a neighbour"
+    cells = places.grid("EPSG:32632", (550_000, 1_160_000), 10_000, (10, 50))
+    found, path = table(tmp_path, "x,y\n10,13\n13,10\n")
+    fields = {"x": "x", "y": "y", "crs": "EPSG:4326"}
+    there = points.place(found, path, "deposits", cells, **fields)
+    exchanged = points.place(found, path, "deposits", cells, x="y", y="x", crs="EPSG:4326")
+    assert points.within(there, cells).tolist() == [False, True]
+    assert points.within(exchanged, cells).tolist() == [True, False]
+
+
+def test_coordinates_of_another_unit_than_their_crs_are_refused(tmp_path):
+    "Degrees as metres, metres as degrees, a CRS that is none of the Earth"
+    with pytest.raises(ValueError, match="a.csv: its coordinates look like degrees, but the"):
+        placed(tmp_path, "x,y\n15,45\n15.01,45.1\n", crs="EPSG:32633")
+    with pytest.raises(ValueError, match="look like metres, but the CRS is WGS 84 .x from 501000"):
+        placed(tmp_path, "x,y\n501000,5001000\n502000,5002000\n")
+    with pytest.raises(ValueError, match="a.csv has a CRS of its own .mine.; give it one of"):
+        placed(tmp_path, "x,y\n1,2\n", crs='LOCAL_CS["mine",UNIT["metre",1]]')
+
+
+@pytest.mark.parametrize(
+    ("head", "line"), [("Mines\n", 2), ("# Mines, 2024\n\n# by A B\n", 4), ("\n\nMines\n", 4)]
+)
+def test_headings_that_stand_lower_are_named_with_their_line(tmp_path, head, line):
+    "The names that a title hides; a row of data that holds the name is none"
+    content = head + "Lon,Lat\n15,45\n"
+    found, path = table(tmp_path, content)
+    told = f"no column 'Lon'; it has .*; line {line} holds the names; delete the lines above it"
+    with pytest.raises(ValueError, match=told):
+        points.numbers(found, "Lon", path, "x")
+    found, path = table(tmp_path, "Lon;Lat;kind\n15,5;45,2;gold\n")
+    with pytest.raises(ValueError, match=r"'kind'\]$"):
+        points.numbers(found, "gold", path, "x")
+
+
+def test_rows_wider_than_a_title_name_the_headings(tmp_path):
+    with pytest.raises(
+        ValueError, match="line 2 has 3 fields.*; if line 2 holds the names, delete the lines above"
+    ):
+        table(tmp_path, "Mines, 2024\nLon,Lat,name\n15,45,a\n")
+
+
+def test_folder_is_no_table(tmp_path):
+    with pytest.raises(ValueError, match="x: .* is a folder; name the file"):
+        points.read(tmp_path, "x")
 
 
 def test_unknown_crs_is_named(tmp_path):

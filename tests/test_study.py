@@ -1,4 +1,5 @@
 import copy
+import errno
 
 import pytest
 import yaml
@@ -130,6 +131,61 @@ def test_bounds_must_be_whole_cells(write, content, bounds, message):
     assert message in refused(write, content)
 
 
+def region(crs, bounds, resolution=2000):
+    return study.Region(crs=crs, resolution=resolution, bounds=bounds)
+
+
+def test_bounds_in_degrees_are_refused():
+    "Also where they happen to be whole cells; 361 m are metres"
+    for resolution in (2000, 0.5):
+        with pytest.raises(ValueError, match="bounds 25, 63, 29, 65 look like degrees; .*TM35FIN"):
+            region("EPSG:3067", (25, 63, 29, 65), resolution)
+    assert region("EPSG:32631", (0, 0, 361, 361), 1).shape == (361, 361)
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds", "right"),
+    [
+        ("EPSG:3067", (400e3, 600e3, 7e6, 7.2e6), "400000, 7000000, 600000, 7200000"),
+        ("EPSG:32635", (400e3, 600e3, 7e6, 7.2e6), "400000, 7000000, 600000, 7200000"),
+        ("EPSG:3577", (-2e6, 2e6, -4e6, -1e6), "-2000000, -4000000, 2000000, -1000000"),
+    ],
+)
+def test_bounds_in_the_order_of_a_gis_are_refused(crs, bounds, right):
+    "xmin, xmax, ymin, ymax; the message gives them in the right order, which is then taken"
+    with pytest.raises(ValueError, match=f"xmin, xmax, ymin, ymax; .* north: {right}"):
+        region(crs, bounds)
+    region(crs, [float(side) for side in right.split(",")])
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds"),
+    [
+        ("EPSG:32635", (200e3, 300e3, 700e3, 600e3)),  # would lie in the zone in either order
+        ("EPSG:32631", (-300e3, 6e6, 160e3, 6.4e6)),  # west of the zone
+        ("EPSG:5070", (0, 0, 600e3, 400e3)),  # mostly south of the United States
+        ("EPSG:3413", (-2e6, -2e6, 1e6, 1e6)),  # around the pole
+        ("EPSG:3035", (4e6, 3e6, 5e6, 5e6)),  # whose own axes are north, east
+        ("EPSG:3832", (8e6, -2e6, 12e6, 2e6)),  # over the antimeridian
+        ("+proj=laea +lat_0=65 +lon_0=27", (-50e3, -40e3, 50e3, 60e3)),  # area of use unknown
+        ("+proj=utm +zone=35", (400e3, 600e3, 7e6, 7.2e6)),  # so that nothing can be said
+    ],
+)
+def test_bounds_that_may_be_meant_pass(crs, bounds):
+    "In or out of the CRS's area of use, as long as the other order makes no better sense"
+    assert region(crs, bounds).bounds == bounds
+
+
+def test_a_grid_of_too_many_cells_is_refused():
+    "20,000 x 20,000 are the most; the message gives rows and columns"
+    square = (400e3, 7e6, 420e3, 7.02e6)
+    assert region("EPSG:3067", square, 1).shape == (20_000, 20_000)
+    with pytest.raises(ValueError, match="20,001 rows x 20,000 columns, more than 400,000,000"):
+        region("EPSG:3067", (400e3, 7e6, 420e3, 7_020_001), 1)
+    with pytest.raises(ValueError, match="check the order of bounds .* and that resolution"):
+        region("EPSG:3067", square, 1e-320)
+
+
 @pytest.mark.parametrize("resolution", [0, -100, float("inf"), "fine"])
 def test_resolution_must_be_positive(write, content, resolution):
     "Zero, negative, infinite and words are refused"
@@ -150,7 +206,74 @@ def test_resolution_must_be_positive(write, content, resolution):
 def test_an_unknown_key_is_refused(write, content, place, said):
     "Wherever it stands; layers are called by name, not by number"
     place(content)["colour"] = "red"
-    assert f"{said}: Extra inputs are not permitted" in refused(write, content)
+    assert f"{said}: no such key" in refused(write, content)
+
+
+def test_an_unknown_key_offers_the_one_that_was_meant(write, content):
+    "The nearest of that place, in any case of letters; all of them if none is near"
+    content["layers"][0]["unit"] = "m"
+    content["regions"]["west"]["CRS"] = "EPSG:3067"
+    content["targets"]["MVT"]["file"] = "d.csv"
+    content["path"] = "here"
+    content["paths"] = "there"
+    message = refused(write, content)
+    assert "layers > 'gravity' > unit: no such key; did you mean `units`?" in message
+    assert "regions > west > CRS: no such key; did you mean `crs`?" in message
+    assert "targets > MVT > file: no such key; there are types, radius\n" in message
+    # Study.path is not for users to give, so it is not offered
+    assert "paths: no such key; there are name, title" in message
+
+
+def test_wrong_layers_are_not_also_called_too_few(write, content):
+    "One line a layer, none on the list, which is empty only because all are wrong"
+    for layer in content["layers"]:
+        layer["unit"] = "m"
+    assert len(refused(write, content).splitlines()) == 3
+    content["layers"] = []
+    assert "layers: Tuple should have at least 1 item" in refused(write, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda c: c["targets"]["MVT"].update(types="Au"),
+            "MVT > types: must be a list, e.g. [Au]",
+        ),
+        (lambda c: c["targets"]["MVT"].update(types={}), "MVT > types: must be a list, e.g. [Au]"),
+        (lambda c: c["targets"]["MVT"].update(types=[1]), "types > 0: must be text; put it in quo"),
+        (lambda c: c.update(layers={"g": 1}), "layers: must be a list, each layer after a dash"),
+        (
+            lambda c: c["layers"][0].update(group=1),
+            "'gravity' > group: must be text; put it in quo",
+        ),
+        (lambda c: c["layers"][0].update(crs=4326), "crs: must be text; write EPSG:4326"),
+        (lambda c: c["regions"]["west"].update(crs=3067), "crs: must be text; write EPSG:3067"),
+        (lambda c: c["deposits"].update(crs=3067), "deposits > crs: must be text; write EPSG:3067"),
+        (lambda c: c["layers"][0].pop("name"), "layers > number 1: `name` is missing"),
+        (lambda c: c["regions"]["west"].pop("resolution"), "west: `resolution` is missing"),
+        (lambda c: c["layers"][0].update(valid_range=[1]), "valid_range: must be two numbers: low"),
+    ],
+)
+def test_mistakes_are_told_in_plain_words(write, content, change, said):
+    "What is wrong and what to write instead, without the words of the validator"
+    change(content)
+    assert said in refused(write, content)
+
+
+@pytest.mark.parametrize("bounds", [[0, 600], [0, 0, 600, 400, 5], "0 0 6 4", ["a", 0, 600, 400]])
+def test_bounds_are_four_numbers(write, content, bounds):
+    "Too few, too many, a sentence or a word: one line for the whole"
+    content["regions"]["west"]["bounds"] = bounds
+    message = refused(write, content)
+    assert message.endswith("west > bounds: must be four numbers: west, south, east, north")
+    assert len(message.splitlines()) == 2
+
+
+def test_a_region_called_bounds_has_messages_of_its_own(write, content):
+    "Names of regions are not taken for keys"
+    content["regions"]["bounds"] = content["regions"].pop("west") | {"crs": 5070}
+    assert "regions > bounds > crs: must be text; write EPSG:5070" in refused(write, content)
 
 
 def test_a_misspelt_kind_lists_the_right_ones(write, content):
@@ -248,7 +371,7 @@ def test_a_study_needs_one_of_each(write, content, key):
     content[key] = type(content[key])()
     assert key in refused(write, content)
     del content[key]
-    assert f"{key}: Field required" in refused(write, content)
+    assert f"study: `{key}` is missing" in refused(write, content)
 
 
 def test_every_mistake_is_told_at_once(write, content):
@@ -265,14 +388,48 @@ def test_every_mistake_is_told_at_once(write, content):
 def test_names_must_fit_file_names(write, content, key):
     "Regions and targets name files, so no slashes or dots"
     content[key]["../up"] = next(iter(content[key].values()))
-    assert f"{key} > ../up" in refused(write, content)
+    said = "letters, digits, _ and - only, starting with a letter or digit"
+    assert f"{key} > ../up: {said}" in refused(write, content)
 
 
 @pytest.mark.parametrize("name", ["2nd", "a b", "a-b", ""])
 def test_layer_names_are_plain_words(write, content, name):
     "Letters, digits and underscores"
     content["layers"][0]["name"] = name
-    assert "name: String should match" in refused(write, content)
+    said = "name: letters, digits and _ only, starting with a letter"
+    assert said in refused(write, content)
+
+
+def test_a_folder_is_no_study(tmp_path):
+    "Whatever it is called"
+    for name in ("data", "data.yaml"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(FileNotFoundError, match=f"{name} is a folder; name the YAML file"):
+            study.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "said"),
+    [
+        ("read_text", ValueError, r"mine\.yaml cannot be read \(Permission denied\)"),
+        ("is_file", FileNotFoundError, r"mine\.yaml cannot be reached \(Permission denied\)"),
+    ],
+)
+def test_a_file_without_permission_is_named(write, content, monkeypatch, method, error, said):
+    "The file's own, or that of a folder above; the superuser has all, so the refusal is put on"
+    path = write(content)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(study.Path, method, refuse)
+    with pytest.raises(error, match=said):
+        study.load(path)
+
+
+def test_what_looks_like_a_date_and_is_none_is_named(write):
+    "YAML reads dates itself"
+    assert "is not readable YAML: month must be" in refused(write, "name: 2020-13-01\n")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])

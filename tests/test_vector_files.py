@@ -1,10 +1,11 @@
 import geopandas as gpd
 import pandas as pd
+import pyproj
 import pytest
 from pyogrio.errors import DataSourceError
-from shapely.geometry import Point
+from shapely.geometry import Point, box
 
-from mpm import vector_files
+from mpm import places, vector_files
 
 SPOTS = gpd.GeoDataFrame({"rock": ["a", "b"]}, geometry=[Point(1, 2), Point(3, 4)], crs="EPSG:4326")
 
@@ -97,3 +98,70 @@ def test_two_columns_of_one_name_are_refused():
 def test_nothing_is_offered_for_a_name_unlike_all():
     assert vector_files.nearest("gold", ["granite", "shale"]) == ""
     assert vector_files.nearest(12, [11, 90]) == "" or "11" in vector_files.nearest(12, [11, 90])
+
+
+UTM = places.grid("EPSG:32633", (500_000, 5_006_000), 1000, (6, 6))  # near 15 E, 45 N
+LOCAL = "+proj=tmerc +lat_0=45.17 +lon_0=15.03 +datum=WGS84"  # the region's middle is its origin
+
+
+@pytest.mark.parametrize(
+    ("bounds", "crs", "told"),
+    [
+        ((15, 45, 16, 46), "EPSG:32633", "look like degrees, but the CRS is WGS 84 / UTM zone 33N"),
+        ((500_000, 80, 500_100, 81), "EPSG:4326", "look like metres, but the CRS is WGS 84"),
+        ((10, 1000, 20, 2000), "EPSG:4326", "look like metres"),
+        ((45, 110, 46, 120), "EPSG:4326", "look exchanged"),
+        ((-90, 40, -80, 50), "+proj=tmerc +lat_0=0 +lon_0=100", "look like degrees"),
+    ],
+)
+def test_coordinates_of_another_unit_than_their_crs_are_refused(bounds, crs, told):
+    with pytest.raises(ValueError, match=f"x: f: its coordinates {told}.*; correct it"):
+        vector_files.check_place(bounds, pyproj.CRS(crs), "x: f", UTM)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "crs"),
+    [
+        ((-300, -200, 350, 100), LOCAL),
+        ((-180, -90, 180, 90), "EPSG:4326"),
+        ((0, -90, 400, 90), "EPSG:4326"),
+        ((15, 45, 361, 46), "EPSG:32633"),
+        ((-300, -300, 300, 300), "+proj=laea +lat_0=50 +units=km"),
+    ],
+)
+def test_coordinates_that_may_be_in_their_crs_pass(bounds, crs):
+    "Metres around the origin of a mine's own CRS; longitudes beyond 180; 361 m and km are none"
+    vector_files.check_place(bounds, pyproj.CRS(crs), "x: f", UTM)
+
+
+SQUARES = gpd.GeoDataFrame(
+    {"rock": ["a"] * 50}, geometry=[box(k, 0, k + 0.5, 1) for k in range(50)], crs="EPSG:4326"
+)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("suffix", [".shp", ".dbf", ".fgb", ".gpkg", ".geojson"])
+def test_file_cut_short_is_unreadable(tmp_path, suffix, share):
+    "The message is the library's; none is of a kind that `UNREADABLE` does not name"
+    path = tmp_path / f"a{suffix.replace('dbf', 'shp')}"
+    SQUARES.to_file(path)
+    cut = path.with_suffix(suffix)
+    cut.write_bytes(cut.read_bytes()[: int(share * cut.stat().st_size)])
+    with pytest.raises(vector_files.UNREADABLE):
+        vector_files.read(path, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.csv", "a.csv is a table; use kind: points"),
+        ("a.tif", "a.tif is a raster; use kind: continuous or categorical"),
+        ("folder.shp", "folder.shp is a folder; name the file"),
+    ],
+)
+def test_what_is_no_vector_file_is_named_with_its_kind(tmp_path, name, told):
+    (tmp_path / "folder.shp").mkdir()
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n", encoding="utf-8")
+    (tmp_path / "a.tif").write_bytes(b"II*")
+    with pytest.raises(ValueError, match=f"layer 'thing': .*{told}"):
+        vector_files.read(tmp_path / name, "layer 'thing'")

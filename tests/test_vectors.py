@@ -240,14 +240,33 @@ def distance(path, cells=CELLS, **fields):
     return vectors.distance(layer("distance", **fields), path, cells)
 
 
-@pytest.mark.parametrize("place", [(2, 3), (2, 7), (-3, 2), (40, 2), (-3000, -7000)])
+@pytest.mark.parametrize("place", [(2, 3), (2, 7), (-3, 2), (16, 2), (-9, -14)])
 def test_distance_to_a_point_in_beside_and_far_from_the_region(tmp_path, place):
-    "Pythagoras, to cells up to 7600 km off"
+    "Pythagoras, to cells up to 24 km off"
     row, col = place
     path = write(tmp_path / "a.gpkg", [spot(row, col)])
     rows, cols = np.mgrid[:6, :6]
     expected = STEP * np.hypot(rows - row, cols - col)
     np.testing.assert_allclose(distance(path), expected, atol=10)
+
+
+@pytest.mark.parametrize(("row", "away"), [(23, 18), (-3000, 3000)])
+def test_features_farther_than_two_diagonals_are_refused(tmp_path, row, away):
+    "The diagonal is 8.5 km"
+    path = write(tmp_path / "a.gpkg", [spot(row, 2)])
+    with pytest.raises(ValueError, match=f"'thing': the nearest feature .* lies {away} km away"):
+        distance(path)
+
+
+def test_degrees_passed_off_as_metres_are_refused(tmp_path):
+    "In the region's CRS, and in one whose origin lies in the middle of the region"
+    edge = [LineString([(-110, 40), (-100, 50)])]
+    for crs, cells in (("EPSG:32633", CELLS), ("ESRI:102008", NORTH_AMERICA)):
+        path = write(tmp_path / f"{cells.shape[0]}.gpkg", edge, crs=crs)
+        with pytest.raises(ValueError, match="'thing': .*gpkg: its coordinates look like degrees"):
+            distance(path, cells)
+        with pytest.raises(ValueError, match="x: .*look like degrees, but the CRS is"):
+            vectors.features(path, "x", cells)
 
 
 def test_nearer_feature_outside_wins_over_one_inside(tmp_path):
