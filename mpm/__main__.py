@@ -101,9 +101,9 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{setup.path} is well formed; opening its files ...", flush=True)
     table = align.check(setup)
     print(table.to_string(index=False, float_format="{:.4g}".format))
-    print(f"{setup.name}: all {table['layer'].nunique()} layers can be read")
     for line in align.remarks(setup, table):
         print(f"note: {line}")
+    print(f"{setup.name}: all {table['layer'].nunique()} layers can be read")
     return 0
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyproj
-import rasterio
 import xarray as xr
-from pyogrio.errors import DataSourceError
 from rasterio.features import rasterize
 
 from mpm import artefacts, kinds, places, rasters, resample, vector_files, vectors
@@ -20,14 +18,6 @@ from mpm.places import Part
 from mpm.study import Region, Study
 
 TILED = ("continuous", "categorical", "fraction")  # kinds that read no more than a part needs
-_UNREADABLE = (
-    rasterio.errors.RasterioError,
-    DataSourceError,
-    OSError,
-    UnicodeError,
-    pd.errors.ParserError,
-    pd.errors.EmptyDataError,
-)
 
 
 def grid(region: Region) -> xr.DataArray:
@@ -82,14 +72,10 @@ def align_layer(
         value there (which a part need not). Every message names file and layer.
     """
     path = study.file(layer, region)
-    if not path.exists():
-        raise FileNotFoundError(f"layer {layer.name!r}: {path} is missing; {study.remedy}")
-    try:
+    with vector_files.reading(path, f"layer {layer.name!r}", study.remedy):
         names, planes, kind, method = kinds.read(study, layer, region, cells, part)
         parts = tuple(artefacts.parts(path))
         checksum = _checksum(parts, max(part.stat().st_mtime_ns for part in parts))
-    except _UNREADABLE as error:
-        raise ValueError(f"layer {layer.name!r}: {path} cannot be read ({error})") from error
     values = np.asarray(planes, "float32")
     if part is None and not np.isfinite(values).any():
         raise ValueError(f"layer {layer.name!r}: {path} {_lack(layer, path, cells)} the region")
@@ -125,12 +111,8 @@ def area_mask(study: Study, region: str, cells: xr.DataArray) -> np.ndarray:
         return np.ones(cells.shape, bool)
     what = f"area of region {region!r}"
     path = study.raw / study.regions[region].area.replace("{region}", region)
-    if not path.exists():
-        raise FileNotFoundError(f"{what}: {path} is missing; {study.remedy}")
-    try:
+    with vector_files.reading(path, what, study.remedy):
         shapes = vectors.features(path, what, cells)
-    except _UNREADABLE as error:
-        raise ValueError(f"{what}: {path} cannot be read ({error})") from error
     if (shapes.geometry.type.str.contains("Polygon") == 0).any():
         raise ValueError(f"{what}: {path} must hold polygons only; lines and points bound no area")
     burnt = rasterize(shapes.geometry, out_shape=cells.shape, transform=cells.rio.transform())

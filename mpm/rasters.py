@@ -136,6 +136,8 @@ def _around_the_earth(crs: pyproj.CRS, dx: float, columns: int) -> dict:
 
 
 def _geotiff_facts(layer: Layer, path: Path, what: str) -> dict:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise ValueError(f"{what} is a table; use kind: points")
     with rasterio.open(path) as file:
         if layer.variable is not None:
             raise ValueError(f"{what} is no NetCDF file; leave `variable` out")

@@ -37,6 +37,35 @@ _RASTERS = (".tif", ".tiff", ".nc", ".grd", ".vrt", ".img", ".asc")
 
 
 @contextmanager
+def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Say whose file is missing or cannot be read, of any format.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        Who needs it, for messages, e.g. "layer 'faults'".
+    remedy : str
+        What to do if it is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    ValueError
+        If it cannot be read.
+    """
+    try:
+        if not path.exists():
+            raise FileNotFoundError(f"{what}: {path} is missing; {remedy}")
+        yield
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise ValueError(f"{what}: {path} cannot be read ({error})") from error
+
+
+@contextmanager
 def opened(path: Path, what: str) -> Iterator[tuple[Path, dict]]:
     """Yield a path that GDAL can open, and what the file holds.
 

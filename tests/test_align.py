@@ -5,15 +5,13 @@ import numpy as np
 import pandas as pd
 import pyproj
 import pytest
-import rasterio
 import xarray as xr
 from affine import Affine
-from shapely.geometry import Point, box
+from helpers import NORTH, STEP, WEST, at, spot, write_shapes, write_tif
 
 from mpm import align
 from mpm.study import Region, Study
 
-WEST, NORTH, STEP = 500_000, 5_006_000, 1000
 ALBERS = "+proj=aea +lat_1=40 +lat_2=50 +lat_0=45 +lon_0=15 +datum=WGS84 +units=m"
 SQUARE = {"crs": "EPSG:32633", "resolution": STEP, "bounds": (WEST, NORTH - 6000, 506_000, NORTH)}
 LAYER = {"name": "thing", "group": "geology", "units": "1"}
@@ -31,38 +29,6 @@ def make_study(folder, *layers, regions=None, deposits=None, targets=None) -> St
         targets=targets or {"MVT": {}},
         path=folder / "mine.yaml",
     )
-
-
-def write_tif(path, values, *, step=STEP, west=WEST, north=NORTH, **profile):
-    "A raster of one band, or (band, y, x), north up by default"
-    values = np.asarray(values)
-    bands = values if values.ndim == 3 else values[None]
-    profile = {"crs": "EPSG:32633", "transform": Affine(step, 0, west, 0, -step, north)} | profile
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=len(bands),
-        height=bands.shape[1],
-        width=bands.shape[2],
-        dtype=bands.dtype,
-        **profile,
-    ) as target:
-        target.write(bands)
-
-
-def at(left, top, right, bottom):
-    "A rectangle in cells from the region's north-west corner"
-    return box(WEST + left * STEP, NORTH - bottom * STEP, WEST + right * STEP, NORTH - top * STEP)
-
-
-def spot(row, col):
-    "The centre of a cell"
-    return Point(WEST + (col + 0.5) * STEP, NORTH - (row + 0.5) * STEP)
-
-
-def write_shapes(path, shapes, crs="EPSG:32633", **columns):
-    gpd.GeoDataFrame(columns or {"id": range(len(shapes))}, geometry=shapes, crs=crs).to_file(path)
 
 
 def aligned(study, region="here"):
@@ -231,6 +197,16 @@ def test_a_derived_layer_has_the_checksum_of_its_parents_file(tmp_path):
     assert (found["units"].item(), found["group"].item()) == ("nT/km", "edges")
 
 
+def test_the_checksum_of_a_shapefile_is_of_all_its_parts(tmp_path):
+    "A new attribute table is another layer, though the outlines are the same"
+    study = make_study(tmp_path, {"file": "a.shp", "kind": "fraction"})
+    sums = []
+    for rock in ("granite", "shale"):
+        write_shapes(study.raw / "a.shp", [at(0, 0, 3, 3)], rock=[rock])
+        sums.append(aligned(study)["checksum"].item())
+    assert sums[0] != sums[1]
+
+
 def test_a_part_of_a_layer_lies_where_it_lies(tmp_path):
     "Rows 1 to 3, columns 4 and 5, with their coordinates; a part may be empty, the whole may not"
     study = make_study(tmp_path)
@@ -347,6 +323,18 @@ ONES = np.ones((6, 6), "float32")
 
 def test_missing_file_is_named(tmp_path):
     refused(make_study(tmp_path), "is missing", error=FileNotFoundError)
+
+
+def test_a_file_that_nobody_may_look_at_is_named(tmp_path, monkeypatch):
+    "Not even whether it exists can be said"
+
+    def denied(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    study = make_study(tmp_path, {"file": "thing.tif"})
+    monkeypatch.setattr(type(tmp_path), "exists", denied)
+    with pytest.raises(ValueError, match="'thing': .*thing.tif cannot be read .*denied"):
+        aligned(study)
 
 
 def test_raster_without_crs_is_named(tmp_path):
@@ -561,6 +549,27 @@ def test_check_says_what_a_sound_study_holds(tmp_path):
         "max": 5.0,
         "units": "nT",
     }
+
+
+def test_check_remarks_on_what_looks_odd(tmp_path):
+    "A code for missing values that nobody declared, a layer over one cell of 36, lost deposits"
+    study = make_study(tmp_path, {"file": "thing.tif"}, {"name": "small", "file": "small.tif"})
+    values = ONES.copy()
+    values[0, 0] = -9999
+    write_tif(study.raw / "thing.tif", values)
+    write_tif(study.raw / "small.tif", np.where(np.arange(36).reshape(6, 6) == 7, 1, np.nan))
+    write_deposits(study, [(1, 1), (1.02, 1), (2, 2), (9, 9)])
+    code, cover, deposits = align.remarks(study, align.check(study))
+    assert "'thing', region 'here': -9999 looks like a code for missing values" in code
+    assert "'small' covers 2.8 % of region 'here'" in cover
+    assert deposits == ("deposits in here: 2 MVT; 1 lie outside (3); 1 repeat another (1)")
+
+
+def test_a_sound_study_has_its_deposits_counted_and_no_other_remark(tmp_path):
+    study = make_study(tmp_path, {"file": "thing.tif"})
+    write_tif(study.raw / "thing.tif", ONES)
+    write_deposits(study, FOUR)
+    assert align.remarks(study, align.check(study)) == ["deposits in here: 4 MVT"]
 
 
 def test_check_lists_every_problem_at_once(tmp_path):

@@ -1,7 +1,6 @@
 import hashlib
 import os
 import random
-import signal
 import stat
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
+from helpers import writers
 
 from mpm import artefacts
 
@@ -100,23 +99,16 @@ def test_a_link_to_a_folder_is_replaced_and_its_target_kept(tmp_path):
 
 # ---- killed writers, and disks that are full
 
-FORKS = """
-import os, signal, sys
+WRITE = """
+import os, sys
 from pathlib import Path
 from mpm import artefacts
 
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in sys.stdin:  # a writer for each line
-    pid = os.fork()
-    number = 0
-    while pid == 0:
-        number += 1
-        with artefacts.atomic(Path(sys.argv[1])) as fresh:
-            fresh.mkdir()
-            for part in range(20):
-                (fresh / str(part)).write_text(f"{os.getpid()} {number}")
-        if number == 1:
-            print(os.getpid(), flush=True)
+def write(number):
+    with artefacts.atomic(Path(sys.argv[1])) as fresh:
+        fresh.mkdir()
+        for part in range(20):
+            (fresh / str(part)).write_text(f"{os.getpid()} {number}")
 """
 
 
@@ -128,20 +120,13 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
         fresh.mkdir()
         for part in range(20):
             (fresh / str(part)).write_text("first")
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS, path], stdin=-1, stdout=-1, text=True
-    ) as forks:
+    with writers(WRITE, path) as writer:
         for _ in range(30):
-            print(file=forks.stdin, flush=True)
-            pid = int(forks.stdout.readline())
-            time.sleep(chance.uniform(0, 0.02))
-            os.kill(pid, signal.SIGKILL)
-            while psutil.pid_exists(pid):
-                time.sleep(0.001)
+            with writer():
+                time.sleep(chance.uniform(0, 0.02))
             whole = artefacts.require(path, "01")
             assert len({(whole / str(part)).read_text() for part in range(20)}) == 1
             rubbish += bool(leftovers(tmp_path))
-        forks.stdin.close()
     assert rubbish > 3, "no writer was killed in mid-write"
     with artefacts.atomic(path) as fresh:
         make(fresh, "new", True)

@@ -135,7 +135,7 @@ def test_a_key_error_is_printed_without_quotes(demo, capsys, monkeypatch):
     "str() of a KeyError would show the repr of its message"
     whole = study.Study(
         name="own",
-        regions={"west": {"crs": "EPSG:32631", "resolution": 1, "bounds": (0, 0, 1, 1)}},
+        regions={"west": {"crs": "EPSG:32631", "resolution": 1000, "bounds": (0, 0, 1000, 1000)}},
         layers=[{"name": "g", "group": "g", "units": "m", "file": "g.tif"}],
         deposits={"file": "d.csv"},
         targets={"MVT": {}},
@@ -150,9 +150,11 @@ def test_check_prints_a_table_with_headings(demo, monkeypatch, capsys):
     "One row a layer, and a closing line"
     table = pd.DataFrame({"layer": ["gravity", "lab"], "units": ["mGal", "km"]})
     monkeypatch.setattr(align, "check", lambda setup: table)
+    monkeypatch.setattr(align, "remarks", lambda setup, table: ["deposits in north: 3 MVT"])
     assert cli.main(["check", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["layer", "units"] and lines[2].split() == ["gravity", "mGal"]
+    assert lines[-2] == "note: deposits in north: 3 MVT"
     assert lines[-1] == "demo: all 2 layers can be read"
 
 

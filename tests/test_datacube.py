@@ -1,7 +1,6 @@
 import errno
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -9,11 +8,11 @@ import time
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from helpers import writers
 from shapely.geometry import LineString, Point, box
 
 from mpm import align, datacube, labels
@@ -214,45 +213,21 @@ def test_writing_more_than_fits_leaves_the_old_cube(tmp_path, full):
     assert lines[1::2] == ["True ['here.zarr']"] * 2
 
 
-FORKS = """
-import signal
-
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in sys.stdin:  # a writer for each line
-    pid = os.fork()
-    number = 0
-    while pid == 0:
-        number += 1
-        datacube.write(noise(10, number), place)
-        if number == 1:
-            print(os.getpid(), flush=True)
-"""
-
-
 @posix
 def test_killed_writer_leaves_the_old_cube_or_the_new_one(tmp_path):
     "Five times killed at any moment, while another reads: all layers are of one cube"
     place, chance, rubbish = tmp_path / "here.zarr", random.Random(0), 0
     noise = np.random.default_rng(0).random((3, 10, 50))
     datacube.write(xr.Dataset({"evidence": (("layer", "y", "x"), noise.astype("float32"))}), place)
-    with subprocess.Popen(
-        [sys.executable, "-c", NOISE + FORKS, tmp_path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as forks:
+    write = "def write(number): datacube.write(noise(10, number), place)"
+    with writers(NOISE + write, tmp_path) as writer:
         for _ in range(5):
-            print(file=forks.stdin, flush=True)
-            pid = int(forks.stdout.readline())
-            until = time.monotonic() + chance.uniform(0.05, 0.3)
-            while time.monotonic() < until:
-                assert is_whole(datacube.read(place), noise)
-            os.kill(pid, signal.SIGKILL)
-            while psutil.pid_exists(pid):
-                time.sleep(0.001)
+            with writer():
+                until = time.monotonic() + chance.uniform(0.05, 0.3)
+                while time.monotonic() < until:
+                    assert is_whole(datacube.read(place), noise)
             assert is_whole(datacube.read(place), noise)
             rubbish += len(list(tmp_path.iterdir())) > 1
-        forks.stdin.close()
     assert rubbish > 1, "no writer was killed in mid-write"
     datacube.write(datacube.read(place), place)
     assert [path.name for path in tmp_path.iterdir()] == ["here.zarr"]

@@ -68,7 +68,7 @@ def make_study(folder, how, layer_file="gravity map.tif", **region):
         "name": "mine",
         "fetch": how,
         "regions": {
-            "west": {"crs": "EPSG:5070", "resolution": 1, "bounds": [0, 0, 2, 2], **region}
+            "west": {"crs": "EPSG:5070", "resolution": 1000, "bounds": [0, 0, 2000, 2000]} | region
         },
         "layers": [{"name": "gravity", "group": "g", "units": "mGal", "file": layer_file}],
         "deposits": {"file": "deposits.csv"},

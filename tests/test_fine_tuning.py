@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers import tiny
 from sklearn.metrics import average_precision_score
 
 from mpm import fine_tuning, mae
@@ -12,16 +13,7 @@ from mpm.windows import make_windows
 
 torch.set_num_threads(1)
 
-TINY = mae.MAEConfig(
-    layers=2,
-    window=9,
-    width=16,
-    depth=2,
-    heads=2,
-    decoder_width=8,
-    decoder_depth=1,
-    decoder_heads=2,
-)
+TINY = tiny(depth=2)
 SETTINGS = FineTuneSettings(
     steps=100, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False
 )

@@ -1,4 +1,3 @@
-import geopandas as gpd
 import h3
 import numpy as np
 import pandas as pd
@@ -7,13 +6,13 @@ import pyarrow.parquet as pq
 import pyproj
 import pytest
 import rasterio
-from affine import Affine
+from helpers import NORTH, STEP, WEST, write_shapes, write_tif
+from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
 from mpm import align, derive, kinds, places
 from mpm.study import Study
 
-WEST, NORTH, STEP = 500_000, 5_012_000, 1000
 REGION = {"crs": "EPSG:32633", "resolution": STEP, "bounds": (WEST, NORTH - 12e3, 512_000, NORTH)}
 NAMED = {"group": "geology"}
 FILES = {"coarse": 1700, "fine": 300, "codes": 450}
@@ -39,14 +38,6 @@ def study(tmp_path):
     return study
 
 
-def write_tif(study, name, values, step, west=WEST, north=NORTH, **profile):
-    profile |= {"crs": "EPSG:32633", "transform": Affine(step, 0, west, 0, -step, north)}
-    size = {"height": values.shape[0], "width": values.shape[1], "dtype": values.dtype}
-    study.raw.mkdir(exist_ok=True)
-    with rasterio.open(study.raw / name, "w", driver="GTiff", count=1, **size, **profile) as target:
-        target.write(values, 1)
-
-
 def write_all(study):
     "Rasters with gaps, polygons over the north-west only, faults, points and hexagons"
     rng = np.random.default_rng(0)
@@ -57,31 +48,33 @@ def write_all(study):
         if name == "codes":
             values = rng.integers(0, 4, values.shape).astype("uint8")
         gap = {"nodata": 0} if name == "codes" else {}
-        write_tif(study, f"{name}.tif", values, step, WEST - 2000, NORTH + 2000, **gap)
+        write_tif(
+            study.raw / f"{name}.tif",
+            values,
+            step=step,
+            west=WEST - 2000,
+            north=NORTH + 2000,
+            **gap,
+        )
     rocks = [
         box(WEST - 1e3, NORTH - 3400, WEST + 2300, NORTH),
         box(WEST, NORTH - 5e3, WEST + 9e3, NORTH - 3e3),
     ]
-    write_shapes(study, "rocks.gpkg", rocks, rock=["granite", "shale"])
+    write_shapes(study.raw / "rocks.gpkg", rocks, rock=["granite", "shale"])
     lines = [LineString([(WEST + 2e3, NORTH - 9e3), (WEST + 11e3, NORTH - 1e3)])]
-    write_shapes(study, "faults.gpkg", lines)
+    write_shapes(study.raw / "faults.gpkg", lines)
     x, y = WEST + rng.uniform(0, 12e3, 40), NORTH - rng.uniform(0, 12e3, 40)
     points = pd.DataFrame({"x": x, "y": y, "flow": rng.uniform(40, 90, 40)})
     points.to_csv(study.raw / "flow.csv", index=False)
     write_hexagons(study)
 
 
-def write_shapes(study, name, shapes, **columns):
-    columns = columns or {"id": range(len(shapes))}
-    gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32633").to_file(study.raw / name)
-
-
-def write_hexagons(study, resolution=6):
+def write_hexagons(study):
     "Hexagons under the region's western half, each with its longitude, a rock and a flag"
     to_degrees = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
     x, y = np.meshgrid(np.arange(WEST, WEST + 6000, 250), np.arange(NORTH - 12_000, NORTH, 250))
     points = np.stack(to_degrees.transform(x, y), axis=-1).reshape(-1, 2)
-    cells = sorted({h3.latlng_to_cell(*point[::-1], resolution) for point in points})
+    cells = sorted({h3.latlng_to_cell(*point[::-1], 7) for point in points})
     longitude = np.array([h3.cell_to_latlng(cell)[1] for cell in cells])
     middle = np.median(longitude)
     columns = {
@@ -157,7 +150,7 @@ def test_a_part_is_a_part_of_the_whole(study, name):
 def test_a_scale_multiplies_what_comes_out(study):
     "A depth of 3 km becomes a height of -3000 m"
     mine = study({"name": "moho", "file": "moho.tif", "scale": -1000})
-    write_tif(mine, "moho.tif", np.full((12, 12), 3, "float32"), 1000)
+    write_tif(mine.raw / "moho.tif", np.full((12, 12), 3, "float32"))
     _, (plane,), kind, method = read(mine, "moho")
     assert (plane == -3000).all() and (kind, method) == ("continuous", "bilinear from 1 km")
 
@@ -167,10 +160,10 @@ def test_a_fraction_of_codes_is_of_what_is_known(study):
     mine = study({"name": "two", "kind": "fraction", "file": "codes.tif", "classes": [1, 2]})
     codes = np.full((24, 24), 3, "uint8")
     codes[:2, :4] = [[1, 3, 0, 0], [2, 0, 0, 1]]
-    write_tif(mine, "codes.tif", codes, 500, nodata=0)
+    write_tif(mine.raw / "codes.tif", codes, step=500, nodata=0)
     _, (plane,), kind, method = read(mine, "two")
     np.testing.assert_allclose(plane[0, :3], [2 / 3, np.nan, 0], rtol=1e-6)
-    assert (kind, method) == ("continuous", "mode of 500 m")
+    assert (kind, method) == ("continuous", "area share of pixels of 500 m")
 
 
 def test_a_class_of_hexagons_is_that_under_the_centre(study):
@@ -230,7 +223,7 @@ def test_a_damaged_table_cannot_be_read(study):
 @pytest.mark.parametrize("kind", ["categorical", "fraction"])
 def test_classes_of_a_raster_are_numbers(study, kind):
     mine = study({"name": "thing", "kind": kind, "file": "codes.tif", "classes": ["granite"]})
-    write_tif(mine, "codes.tif", np.ones((12, 12), "uint8"), 1000)
+    write_tif(mine.raw / "codes.tif", np.ones((12, 12), "uint8"))
     with pytest.raises(
         ValueError, match="'thing': .*codes.tif is a raster; its `classes` are numb"
     ):
@@ -239,7 +232,7 @@ def test_classes_of_a_raster_are_numbers(study, kind):
 
 def test_a_fraction_of_a_raster_names_its_codes(study):
     mine = study({"name": "thing", "kind": "fraction", "file": "codes.tif"})
-    write_tif(mine, "codes.tif", np.ones((12, 12), "uint8"), 1000)
+    write_tif(mine.raw / "codes.tif", np.ones((12, 12), "uint8"))
     with pytest.raises(ValueError, match="'thing': .*`classes` to count; .*codes.tif is neither"):
         read(mine, "thing")
 
@@ -266,13 +259,90 @@ def test_classes_are_those_named_or_those_that_occur(study):
     assert known == {"codes": [1, 2, 3], "rocks": ["granite", "shale"], "named": [3, 1]}
 
 
+def write_quarters(study, *codes):
+    "Codes in the four quarters of cell (0, 0), 9 in the rest of the north, the south unmapped"
+    pixels = np.full((24, 24), 9, "uint8")
+    pixels[:2, :2] = np.reshape(codes, (2, 2))
+    pixels[12:] = 0
+    write_tif(study.raw / "codes.tif", pixels, step=500, nodata=0)
+
+
+@pytest.mark.parametrize(
+    ("codes", "first", "third"),
+    [
+        ((1, 1, 2, 3), 1, 0),
+        ((2, 2, 1, 3), 0, 0),
+        ((3, 2, 2, 2), 0, 0),
+        ((1, 0, 0, 0), np.nan, np.nan),
+    ],
+)
+def test_a_class_that_nobody_named_votes_and_is_known_ground(study, codes, first, third):
+    "Where code 2 or 9 rules, the planes of 1 and 3 are 0, not missing; south of the map they are"
+    mine = study({"name": "two", "kind": "categorical", "file": "codes.tif", "classes": [1, 3]})
+    write_quarters(mine, *codes)
+    pixels = np.array([[1, 3]], "uint8")  # each named code occurs somewhere
+    with rasterio.open(mine.raw / "codes.tif", "r+") as file:
+        file.write(pixels, 1, window=Window(22, 0, 2, 1))
+    names, (one, three), _, _ = read(mine, "two")
+    assert names == ["two=1", "two=3"]
+    np.testing.assert_array_equal([one[0, 0], three[0, 0]], [first, third])
+    assert one[3, 3] == three[3, 3] == 0 and np.isnan([one[8, 3], three[8, 3]]).all()
+
+
+def test_the_others_vote_as_one_where_they_are_too_many(study):
+    "120 codes: code 5 fills cell (0, 0), a quarter of cell (0, 1)"
+    mine = study({"name": "five", "kind": "categorical", "file": "codes.tif", "classes": [5]})
+    codes = (np.arange(24 * 24).reshape(24, 24) % 115 + 6).astype("uint8")
+    codes[:2, :2], codes[0, 2] = 5, 5
+    write_tif(mine.raw / "codes.tif", codes, step=500)
+    _, (plane,), _, _ = read(mine, "five")
+    assert plane[0, 0] == 1 and plane[0, 1] == 0 and plane.sum() == 1
+
+
+def test_polygons_that_nobody_named_vote_too(study):
+    "Shale holds 60 % of cell (0, 1): it is known, and no granite; east of shale nothing is known"
+    mine = study(EVERY[5] | {"classes": ["granite"]})
+    shapes = [box(WEST, NORTH - 12e3, WEST + 1400, NORTH)]
+    shapes += [box(WEST + 1400, NORTH - 12e3, WEST + 6000, NORTH)]
+    write_shapes(mine.raw / "rocks.gpkg", shapes, rock=["granite", "shale"])
+    _, (granite,), _, _ = read(mine, "rocks")
+    np.testing.assert_array_equal(granite[0, [0, 1, 5, 6]], [1, 0, 0, np.nan])
+
+
+def test_a_fraction_of_a_class_is_missing_where_the_map_shows_nothing(study):
+    "A quarter of cell (0, 0) is shale, all of it is mapped; cell (0, 6) lies off the map"
+    mine = study(EVERY[8])
+    shapes = [box(WEST, NORTH - 12e3, WEST + 6000, NORTH)]
+    shapes += [box(WEST, NORTH - 400, WEST + 600, NORTH)]
+    write_shapes(mine.raw / "rocks.gpkg", shapes, rock=["granite", "shale"])
+    _, (share,), _, _ = read(mine, "shale")
+    np.testing.assert_allclose(share[0, [0, 5, 6]], [6 / 25, 0, np.nan], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "fraction"])
+def test_a_code_that_no_raster_holds_is_named(study, kind):
+    "A slip of the pen would be a plane of zeros"
+    mine = study({"name": "thing", "kind": kind, "file": "codes.tif", "classes": [1, 7]})
+    write_quarters(mine, 1, 1, 2, 3)
+    with pytest.raises(ValueError, match="'thing': no raster of it holds class 7; .* 1, 2, 3, 9"):
+        read(mine, "thing")
+
+
+@pytest.mark.parametrize("kind", ["categorical", "fraction"])
+def test_a_table_is_no_map_of_classes(study, kind):
+    mine = study({"name": "thing", "kind": kind, "file": "codes.csv", "classes": [1]})
+    (mine.raw / "codes.csv").write_text("x,y,code\n1,2,3\n")
+    with pytest.raises(ValueError, match="'thing': .*codes.csv is a table; use kind: points"):
+        read(mine, "thing")
+
+
 def test_a_part_without_polygons_is_no_mistake_but_a_region_without_is(study):
     mine = study({"name": "thing", "kind": "fraction", "file": "rocks.gpkg"})
     mine.raw.mkdir(exist_ok=True)
-    write_shapes(mine, "rocks.gpkg", [box(WEST, NORTH - 2000, WEST + 2000, NORTH)])
+    write_shapes(mine.raw / "rocks.gpkg", [box(WEST, NORTH - 2000, WEST + 2000, NORTH)])
     corner = slice(9, 12), slice(9, 12)
     assert (read(mine, "thing", corner)[1][0] == 0).all()
-    write_shapes(mine, "rocks.gpkg", [box(WEST + 50e3, NORTH - 2000, WEST + 52e3, NORTH)])
+    write_shapes(mine.raw / "rocks.gpkg", [box(WEST + 50e3, NORTH - 2000, WEST + 52e3, NORTH)])
     with pytest.raises(ValueError, match="'thing'"):
         read(mine, "thing", corner)
 
@@ -287,7 +357,7 @@ def test_a_derived_layer_is_right_up_to_the_rim(study):
     )
     axis = (np.arange(12) + 0.5) * 1.7 - 4
     values = (3 * axis[None] - 4 * axis[:, None]).astype("float32")
-    write_tif(mine, "dip.tif", values, 1700, WEST - 4000, NORTH + 4000)
+    write_tif(mine.raw / "dip.tif", values, step=1700, west=WEST - 4000, north=NORTH + 4000)
     _, (plane,), kind, method = read(mine, "steep")
     np.testing.assert_allclose(plane, 5, rtol=1e-5)
     assert kind == "continuous"
@@ -299,7 +369,7 @@ def test_a_derived_layer_is_missing_where_its_parent_ends(study):
     mine = study(
         {"name": "dip", "file": "dip.tif"}, {"name": "steep", "derive": "hgm", "of": "dip"}
     )
-    write_tif(mine, "dip.tif", np.ones((120, 120), "float32"), 100)
+    write_tif(mine.raw / "dip.tif", np.ones((120, 120), "float32"), step=100)
     missing = np.pad(np.zeros((10, 10), bool), 1, constant_values=True)
     np.testing.assert_array_equal(np.isnan(read(mine, "steep")[1][0]), missing)
 
@@ -309,7 +379,7 @@ def test_a_derived_layer_sees_its_parent_scaled(study):
     dip = {"name": "dip", "file": "dip.tif", "scale": 1000}
     mine = study(dip, {"name": "steep", "derive": "hgm", "of": "dip"})
     values = np.tile(np.arange(-4, 20, dtype="float32"), (24, 1))
-    write_tif(mine, "dip.tif", values, 1000, WEST - 4000, NORTH + 4000)
+    write_tif(mine.raw / "dip.tif", values, west=WEST - 4000, north=NORTH + 4000)
     np.testing.assert_allclose(read(mine, "steep")[1][0], 1000, rtol=1e-5)
 
 
@@ -317,7 +387,7 @@ def test_what_cannot_be_derived_is_told_of_the_layer_and_its_parent(study):
     mine = study(
         {"name": "flat", "file": "flat.tif"}, {"name": "worms", "derive": "worms", "of": "flat"}
     )
-    write_tif(mine, "flat.tif", np.ones((12, 12), "float32"), 1000)
+    write_tif(mine.raw / "flat.tif", np.ones((12, 12), "float32"))
     with pytest.raises(ValueError, match=r"'worms', worms of 'flat' \(.*flat.tif\): .*no ridge"):
         read(mine, "worms")
 
@@ -330,7 +400,7 @@ def test_worms_see_ridges_outside_the_region(study):
     margin = derive.margin("worms", STEP) + 3
     x = np.arange(-margin, 12 + margin) + 0.5
     values = np.tile(np.tanh((x - 17) / 2), (len(x), 1)).astype("float32")
-    write_tif(mine, "step.tif", values, 1000, WEST - margin * STEP, NORTH + margin * STEP)
+    write_tif(mine.raw / "step.tif", values, west=WEST - margin * STEP, north=NORTH + margin * STEP)
     _, (plane,), _, _ = read(mine, "worms")
     np.testing.assert_allclose(plane[6], (17 - np.arange(12) - 0.5) * 1000, atol=100)
 

@@ -4,22 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import tiny
 
 from mpm import mae
 from mpm.scaling import Scaling
 
 torch.set_num_threads(1)
 
-TINY = mae.MAEConfig(
-    layers=2,
-    window=9,
-    width=16,
-    depth=1,
-    heads=2,
-    decoder_width=8,
-    decoder_depth=1,
-    decoder_heads=2,
-)
+TINY = tiny()
 NAMES = ["gravity", "magnetics"]
 SCALING = Scaling(
     ("gravity", "magnetics"),

@@ -111,6 +111,11 @@ def test_large_codes_stay_what_they_are(tif):
     assert rasters.codes(source) == (3, 16777217)
 
 
+def test_codes_are_whole_numbers(tif):
+    with pytest.raises(ValueError, match="holds 2.5; classes are whole numbers, so use kind: cont"):
+        rasters.codes(described(tif(np.array([[1, 2.5]], "float32"))))
+
+
 def test_codes_leave_nodata_out(tif):
     source = described(tif(np.array([[5, 2], [255, 2]], "uint8"), nodata=255))
     assert rasters.codes(source) == (2, 5)
@@ -164,6 +169,20 @@ def test_a_raster_without_crs_may_be_told_one(tif):
     path = tif(NINE, crs=None)
     refused(path, "has no CRS", "`crs`")
     assert pyproj.CRS(described(path, crs=UTM).crs).to_epsg() == 32633
+
+
+def test_a_crs_that_contradicts_the_files_own_is_refused(tif):
+    "In words of another kind it may say the same"
+    path = tif(NINE)
+    refused(path, "its own CRS (WGS 84 / UTM zone 33N)", "(WGS 84)", crs="EPSG:4326")
+    same = "+proj=utm +zone=33 +datum=WGS84 +units=m +type=crs"
+    assert pyproj.CRS(described(path, crs=same).crs).to_epsg() == 32633
+
+
+def test_a_table_is_no_raster(tif):
+    path = tif(NINE).with_suffix(".csv")
+    path.write_text("x,y,code\n1,2,3\n")
+    refused(path, "is a table; use kind: points")
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

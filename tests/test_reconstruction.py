@@ -4,22 +4,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers import tiny
 
 from mpm import mae, reconstruction
 from mpm.reconstruction import Filled
 from mpm.windows import make_windows
 
-SMALL = mae.MAEConfig(
-    layers=2,
-    window=9,
-    width=16,
-    depth=1,
-    heads=2,
-    decoder_width=16,
-    decoder_depth=1,
-    decoder_heads=2,
-    mask_ratio=0.5,
-)
+SMALL = tiny(decoder_width=16, mask_ratio=0.5)
 RAMP = np.broadcast_to(np.arange(9.0), (9, 9))  # each cell holds its column
 
 

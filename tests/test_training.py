@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers import tiny
 
 from mpm import mae, training
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
@@ -9,16 +10,7 @@ from mpm.windows import make_windows
 
 torch.set_num_threads(1)
 
-TINY = mae.MAEConfig(
-    layers=2,
-    window=9,
-    width=16,
-    depth=1,
-    heads=2,
-    decoder_width=16,
-    decoder_depth=1,
-    decoder_heads=2,
-)
+TINY = tiny(decoder_width=16)
 SETTINGS = PretrainSettings(steps=8, batch=8, reports=2)
 CPU = torch.device("cpu")
 

@@ -2,15 +2,13 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from helpers import NORTH, STEP, WEST, at, spot, write_shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, Point, Polygon, box
 
 from mpm import places, vectors
 from mpm.layers import Layer
-
-WEST, NORTH, STEP = 500_000, 5_006_000, 1000
-
 
 CELLS = places.grid("EPSG:32633", (WEST, NORTH), STEP, (6, 6))
 NORTH_AMERICA = places.grid("ESRI:102008", (-5_000_000, 4_400_000), 50_000, (146, 162))
@@ -20,21 +18,6 @@ def layer(kind, **fields):
     return Layer(
         **{"name": "thing", "group": "geology", "units": "1", "file": "a", "kind": kind}, **fields
     )
-
-
-def at(left, top, right, bottom):
-    "A rectangle in cells from the region's north-west corner"
-    return box(WEST + left * STEP, NORTH - bottom * STEP, WEST + right * STEP, NORTH - top * STEP)
-
-
-def spot(row, col):
-    "The centre of a cell"
-    return Point(WEST + (col + 0.5) * STEP, NORTH - (row + 0.5) * STEP)
-
-
-def write(path, shapes, crs="EPSG:32633", **columns):
-    gpd.GeoDataFrame(columns or {"id": range(len(shapes))}, geometry=shapes, crs=crs).to_file(path)
-    return path
 
 
 def centres(cells):
@@ -65,7 +48,7 @@ def test_features_near_the_region_come_with_their_columns(tmp_path, suffix):
 
 def test_margin_takes_in_features_beside_the_region(tmp_path):
     "A square that starts 2 cells east of the region is met with a margin of 3 cells, not of 1"
-    path = write(tmp_path / "a.gpkg", [at(0, 0, 1, 1), at(8, 0, 9, 1)])
+    path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 1, 1), at(8, 0, 9, 1)])
     assert len(vectors.features(path, "x", CELLS, margin=1)) == 1
     assert len(vectors.features(path, "x", CELLS, margin=3)) == 2
 
@@ -75,21 +58,21 @@ def test_invalid_polygon_is_repaired_and_empty_one_dropped(tmp_path):
     bow = Polygon(
         [spot(1, 1).coords[0], spot(3, 3).coords[0], spot(3, 1).coords[0], spot(1, 3).coords[0]]
     )
-    path = write(tmp_path / "a.gpkg", [bow, Polygon(), None], rock=["a", "b", "c"])
+    path = write_shapes(tmp_path / "a.gpkg", [bow, Polygon(), None], rock=["a", "b", "c"])
     found = vectors.features(path, "x", CELLS)
     assert found["rock"].tolist() == ["a"] and found.is_valid.all()
     assert found.area.sum() == pytest.approx(2e6)
 
 
 def test_file_without_features_is_named(tmp_path):
-    path = write(tmp_path / "a.gpkg", [Polygon()])
+    path = write_shapes(tmp_path / "a.gpkg", [Polygon()])
     with pytest.raises(ValueError, match="layer 'thing': .*a.gpkg holds no feature"):
         vectors.features(path, "layer 'thing'", CELLS)
 
 
 @pytest.mark.parametrize(("shape", "noun"), [(at(90, 0, 91, 1), "polygon"), (spot(0, 90), "point")])
 def test_file_elsewhere_is_named(tmp_path, shape, noun):
-    path = write(tmp_path / "a.gpkg", [shape])
+    path = write_shapes(tmp_path / "a.gpkg", [shape])
     with pytest.raises(
         ValueError, match=f"layer 'thing': no {noun} of .*a.gpkg touches the region"
     ):
@@ -105,14 +88,16 @@ def shares(path, counted=None, cells=CELLS, **fields):
 
 def test_share_counts_subcells(tmp_path):
     "A polygon of 2.4 x 1.2 cells: 1, 1 and 0.4 across, 1 and 0.2 down"
-    (share,) = shares(write(tmp_path / "a.gpkg", [at(0, 0, 2.4, 1.2)]))
+    (share,) = shares(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 2.4, 1.2)]))
     expected = np.outer([1, 0.2, 0, 0, 0, 0], [1, 1, 0.4, 0, 0, 0])
     np.testing.assert_allclose(share, expected, atol=1e-6)
 
 
 def test_overlaps_count_once_for_the_total_and_the_later_class_wins(tmp_path):
     "Granite on the left 3 columns, shale on columns 2 to 4, in this order"
-    path = write(tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(2, 0, 5, 6)], rock=["granite", "shale"])
+    path = write_shapes(
+        tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(2, 0, 5, 6)], rock=["granite", "shale"]
+    )
     granite, shale = shares(path, ["granite", "shale"], column="rock")
     np.testing.assert_array_equal(granite[0], [1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(shale[0], [0, 0, 1, 1, 1, 0])
@@ -120,13 +105,15 @@ def test_overlaps_count_once_for_the_total_and_the_later_class_wins(tmp_path):
 
 
 def test_hole_is_not_covered(tmp_path):
-    (share,) = shares(write(tmp_path / "a.gpkg", [at(0, 0, 6, 6) - at(2, 2, 4, 4)]))
+    (share,) = shares(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 6, 6) - at(2, 2, 4, 4)]))
     assert share.sum() == 32 and share[2:4, 2:4].sum() == 0
 
 
 def test_class_that_is_not_here_has_no_share(tmp_path):
     "Shale lies 90 km off"
-    path = write(tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(90, 0, 93, 6)], rock=["granite", "shale"])
+    path = write_shapes(
+        tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(90, 0, 93, 6)], rock=["granite", "shale"]
+    )
     (share,) = shares(path, ["shale"], column="rock", classes=["shale"])
     assert share.shape == (6, 6) and not share.any()
 
@@ -135,7 +122,7 @@ def test_more_classes_than_a_byte_can_count(tmp_path):
     "300 classes, one a subcell: the 300th keeps its own 1/25"
     spots = [(row, col) for row in range(30) for col in range(10)]
     squares = [at(col / 5, row / 5, (col + 1) / 5, (row + 1) / 5) for row, col in spots]
-    path = write(tmp_path / "a.gpkg", squares, number=range(300))
+    path = write_shapes(tmp_path / "a.gpkg", squares, number=range(300))
     found = shares(path, list(range(300)), column="number")
     assert len(found) == 300
     for number in (0, 255, 256, 299):
@@ -145,7 +132,7 @@ def test_more_classes_than_a_byte_can_count(tmp_path):
 
 
 def test_class_that_occurs_nowhere_is_an_error_with_the_nearest_names(tmp_path):
-    path = write(tmp_path / "a.gpkg", [at(0, 0, 3, 3)], rock=["Granite"])
+    path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 3, 3)], rock=["Granite"])
     with pytest.raises(
         ValueError, match=r"'thing': no .*a.gpkg has rock 'granit'; did you mean 'Granite'\?"
     ):
@@ -156,7 +143,7 @@ def test_class_of_another_region_is_no_mistake(tmp_path):
     "Basalt occurs in the file of another region only; gabbro in none"
     for region, rock in (("here", "granite"), ("there", "basalt")):
         (tmp_path / region).mkdir()
-        write(tmp_path / region / "a.gpkg", [at(0, 0, 3, 3)], rock=[rock])
+        write_shapes(tmp_path / region / "a.gpkg", [at(0, 0, 3, 3)], rock=[rock])
     path, file = tmp_path / "here" / "a.gpkg", "{region}/a.gpkg"
     fields = {"column": "rock", "classes": ["basalt"]}
     thing = layer("fraction", **fields).model_copy(update={"file": file})
@@ -168,13 +155,13 @@ def test_class_of_another_region_is_no_mistake(tmp_path):
 
 def test_whole_numbers_with_gaps_are_classes(tmp_path):
     "A column of integers comes as floats if one is missing"
-    path = write(tmp_path / "a.gpkg", [at(0, 0, 3, 3), at(3, 0, 6, 3)], code=[7, None])
+    path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 3, 3), at(3, 0, 6, 3)], code=[7, None])
     assert vectors.classes(path, "code", "x") == {7}
     assert shares(path, [7], column="code")[0].sum() == 9
 
 
 def test_lines_have_no_area(tmp_path):
-    path = write(tmp_path / "a.gpkg", [LineString([spot(0, 0), spot(5, 5)])])
+    path = write_shapes(tmp_path / "a.gpkg", [LineString([spot(0, 0), spot(5, 5)])])
     with pytest.raises(ValueError, match="'thing': .*a.gpkg holds no polygons"):
         shares(path)
 
@@ -194,7 +181,9 @@ def test_shares_of_polygons_that_tile_the_region_sum_to_one(tmp_path_factory, cu
     placed = [
         shapely.transform(each, lambda xy: xy * STEP + [WEST, NORTH - 6000]) for each in stripes
     ]
-    path = write(tmp_path_factory.mktemp("tiles") / "a.gpkg", placed, stripe=range(len(placed)))
+    path = write_shapes(
+        tmp_path_factory.mktemp("tiles") / "a.gpkg", placed, stripe=range(len(placed))
+    )
     found = shares(path, list(range(len(placed))), column="stripe")
     np.testing.assert_allclose(sum(found), 1, atol=1e-6)
 
@@ -204,7 +193,7 @@ def test_parts_of_a_region_are_as_in_the_whole(tmp_path):
     rng = np.random.default_rng(0)
     corners = rng.uniform([-200, 10], [-40, 85], (40, 1, 2)) + rng.uniform(-15, 15, (40, 3, 2))
     triangles = shapely.polygons(np.clip(corners, [-250, -80], [0, 89]))
-    path = write(tmp_path / "a.gpkg", triangles, crs="EPSG:4326", rock=["a", "b"] * 20)
+    path = write_shapes(tmp_path / "a.gpkg", triangles, crs="EPSG:4326", rock=["a", "b"] * 20)
     whole = np.stack(shares(path, ["a", "b"], NORTH_AMERICA, column="rock"))
     assert 0.1 < whole.sum(axis=0).mean() < 0.95
     for part in [
@@ -218,7 +207,7 @@ def test_parts_of_a_region_are_as_in_the_whole(tmp_path):
 
 def test_polygon_edge_follows_its_parallel(tmp_path):
     "Between 100 and 80 W, 50 N: on the map the parallel sags 100 km below its chord"
-    path = write(tmp_path / "a.gpkg", [box(-110, 40, -80, 50)], crs="EPSG:4326")
+    path = write_shapes(tmp_path / "a.gpkg", [box(-110, 40, -80, 50)], crs="EPSG:4326")
     cells = places.grid("ESRI:102008", (-1_000_000, 1_500_000), 10_000, (150, 200))
     (share,) = shares(path, cells=cells)
     here = np.stack(np.meshgrid(cells["x"], cells["y"]), axis=-1).reshape(-1, 2)
@@ -244,7 +233,7 @@ def distance(path, cells=CELLS, **fields):
 def test_distance_to_a_point_in_beside_and_far_from_the_region(tmp_path, place):
     "Pythagoras, to cells up to 24 km off"
     row, col = place
-    path = write(tmp_path / "a.gpkg", [spot(row, col)])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(row, col)])
     rows, cols = np.mgrid[:6, :6]
     expected = STEP * np.hypot(rows - row, cols - col)
     np.testing.assert_allclose(distance(path), expected, atol=10)
@@ -253,7 +242,7 @@ def test_distance_to_a_point_in_beside_and_far_from_the_region(tmp_path, place):
 @pytest.mark.parametrize(("row", "away"), [(23, 18), (-3000, 3000)])
 def test_features_farther_than_two_diagonals_are_refused(tmp_path, row, away):
     "The diagonal is 8.5 km"
-    path = write(tmp_path / "a.gpkg", [spot(row, 2)])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(row, 2)])
     with pytest.raises(ValueError, match=f"'thing': the nearest feature .* lies {away} km away"):
         distance(path)
 
@@ -262,7 +251,7 @@ def test_degrees_passed_off_as_metres_are_refused(tmp_path):
     "In the region's CRS, and in one whose origin lies in the middle of the region"
     edge = [LineString([(-110, 40), (-100, 50)])]
     for crs, cells in (("EPSG:32633", CELLS), ("ESRI:102008", NORTH_AMERICA)):
-        path = write(tmp_path / f"{cells.shape[0]}.gpkg", edge, crs=crs)
+        path = write_shapes(tmp_path / f"{cells.shape[0]}.gpkg", edge, crs=crs)
         with pytest.raises(ValueError, match="'thing': .*gpkg: its coordinates look like degrees"):
             distance(path, cells)
         with pytest.raises(ValueError, match="x: .*look like degrees, but the CRS is"):
@@ -271,13 +260,13 @@ def test_degrees_passed_off_as_metres_are_refused(tmp_path):
 
 def test_nearer_feature_outside_wins_over_one_inside(tmp_path):
     "A point in column 5 and one just west of the region: each takes the columns nearer to it"
-    path = write(tmp_path / "a.gpkg", [spot(0, 5), spot(0, -1)])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(0, 5), spot(0, -1)])
     np.testing.assert_allclose(distance(path)[0], [1e3, 2e3, 3e3, 2e3, 1e3, 0], atol=10)
 
 
 def test_distance_to_a_polygon_is_zero_inside_and_to_its_edge_is_not(tmp_path):
     "A square from column 1 to 4: the centres of column 3 lie 500 m inside its edge"
-    path = write(tmp_path / "a.gpkg", [at(1, -9, 4, 19)])
+    path = write_shapes(tmp_path / "a.gpkg", [at(1, -9, 4, 19)])
     np.testing.assert_allclose(distance(path)[3], [500, 0, 0, 0, 500, 1500], atol=10)
     outline = distance(path, edges=True)[3]
     np.testing.assert_allclose(outline, [500, 500, 1500, 500, 500, 1500], atol=10)
@@ -286,7 +275,7 @@ def test_distance_to_a_polygon_is_zero_inside_and_to_its_edge_is_not(tmp_path):
 def test_distance_counts_the_named_classes_only(tmp_path):
     "A fault in column 1 counts, a road in column 4 does not"
     lines = [LineString([spot(-1, col), spot(6, col)]) for col in (1, 4)]
-    path = write(tmp_path / "a.gpkg", lines, what=["fault", "road"])
+    path = write_shapes(tmp_path / "a.gpkg", lines, what=["fault", "road"])
     found = distance(path, column="what", classes=["fault"])
     np.testing.assert_allclose(found, [[1e3, 0, 1e3, 2e3, 3e3, 4e3]] * 6, atol=10)
 
@@ -306,14 +295,14 @@ def test_distance_agrees_with_shapely(tmp_path_factory, lines, dots):
     shapes = [LineString(put(line)) for line in lines] + [
         Point(put([xy])[0]) for xy in sum(dots, [])
     ]
-    path = write(tmp_path_factory.mktemp("lines") / "a.gpkg", shapes)
+    path = write_shapes(tmp_path_factory.mktemp("lines") / "a.gpkg", shapes)
     expected = shapely.distance(centres(CELLS), shapely.union_all(shapes))
     np.testing.assert_allclose(distance(path), expected, atol=0.01 * STEP)
 
 
 def test_distance_across_180_degrees(tmp_path):
     "The Aleutians: a point at 179 E is 223 km from one at 177 W along 52 N... and lies in the map"
-    path = write(tmp_path / "a.gpkg", [Point(179, 52)], crs="EPSG:4326")
+    path = write_shapes(tmp_path / "a.gpkg", [Point(179, 52)], crs="EPSG:4326")
     expected = gpd.GeoSeries([Point(179, 52)], crs="EPSG:4326").to_crs("ESRI:102008")[0]
     found = distance(path, NORTH_AMERICA)
     np.testing.assert_allclose(found, shapely.distance(centres(NORTH_AMERICA), expected), rtol=1e-6)
@@ -323,8 +312,8 @@ def test_distance_across_180_degrees(tmp_path):
 def test_outline_has_no_edge_where_the_file_cuts_polygons_at_180(tmp_path):
     "A block from 170 E to 170 W, cut in two: its middle is as far from an edge as if it were whole"
     halves = [box(170, 55, 180, 65), box(-180, 55, -170, 65)]
-    whole = write(tmp_path / "whole.gpkg", [box(170, 55, 190, 65)], crs="EPSG:4326")
-    cut = write(tmp_path / "cut.gpkg", halves, crs="EPSG:4326")
+    whole = write_shapes(tmp_path / "whole.gpkg", [box(170, 55, 190, 65)], crs="EPSG:4326")
+    cut = write_shapes(tmp_path / "cut.gpkg", halves, crs="EPSG:4326")
     cells = places.grid("ESRI:102008", (-5_000_000, 4_400_000), 50_000, (48, 40))
     found = distance(cut, cells, edges=True)
     np.testing.assert_allclose(found, distance(whole, cells, edges=True), atol=2000)
@@ -342,7 +331,7 @@ def density(path, reach, **fields):
 
 def test_line_through_a_circle_is_its_diameter(tmp_path):
     "6 km of line in a circle of 3 km radius: 6 / (9 pi) km per km2"
-    path = write(tmp_path / "a.gpkg", [LineString([spot(2, -20), spot(2, 30)])])
+    path = write_shapes(tmp_path / "a.gpkg", [LineString([spot(2, -20), spot(2, 30)])])
     np.testing.assert_allclose(density(path, 3000)[2], 6 / (9 * np.pi), rtol=0.02)
 
 
@@ -353,7 +342,7 @@ def test_density_of_lines_agrees_with_shapely(tmp_path):
         rng.uniform(-4, 10, 2) + np.cumsum(rng.normal(0, 2, (8, 2)), axis=0) for _ in range(30)
     ]
     lines = [LineString(walk * STEP + [WEST, NORTH - 6000]) for walk in walks]
-    path = write(tmp_path / "a.gpkg", lines)
+    path = write_shapes(tmp_path / "a.gpkg", lines)
     for reach in (1500, 4000):
         circles = shapely.buffer(centres(CELLS), reach, quad_segs=100)
         length = shapely.length(shapely.intersection(circles[..., None], np.array(lines))).sum(
@@ -365,7 +354,7 @@ def test_density_of_lines_agrees_with_shapely(tmp_path):
 
 def test_points_are_counted_within_the_circle(tmp_path):
     "Two at one place, one west of the region; a circle of 2.1 cells holds what is 2 cells away"
-    path = write(tmp_path / "a.gpkg", [spot(3, 3), spot(3, 3), spot(3, -1)])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(3, 3), spot(3, 3), spot(3, -1)])
     found = density(path, 2100) * np.pi * 2.1**2
     np.testing.assert_allclose(found[3], [1, 3, 2, 2, 2, 2], rtol=1e-5)
     np.testing.assert_allclose(found[1], [0, 0, 0, 2, 0, 0], atol=1e-6)
@@ -373,20 +362,20 @@ def test_points_are_counted_within_the_circle(tmp_path):
 
 def test_density_of_polygons_is_the_share_of_the_circle(tmp_path):
     "Everything west of the border between columns 2 and 3: half of a circle centred there"
-    path = write(tmp_path / "a.gpkg", [at(-20, -20, 3.5, 26)])
+    path = write_shapes(tmp_path / "a.gpkg", [at(-20, -20, 3.5, 26)])
     found = density(path, 3000)
     np.testing.assert_allclose(found[:, 3], 0.5, atol=0.03)
     np.testing.assert_allclose(found[:, 0], 1, atol=2e-3)
 
 
 def test_density_in_a_circle_smaller_than_a_cell_is_refused(tmp_path):
-    path = write(tmp_path / "a.gpkg", [spot(3, 3)])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(3, 3)])
     with pytest.raises(ValueError, match="'thing': reach 400 m is less than half a cell"):
         density(path, 400)
 
 
 def test_density_of_a_class_that_is_far_away_is_zero(tmp_path):
-    path = write(tmp_path / "a.gpkg", [spot(3, 3), spot(3, 300)], what=["mine", "well"])
+    path = write_shapes(tmp_path / "a.gpkg", [spot(3, 3), spot(3, 300)], what=["mine", "well"])
     assert not density(path, 2000, column="what", classes=["well"]).any()
 
 
