@@ -12,7 +12,6 @@ from rasterio.features import rasterize
 
 from mpm import artefacts, kinds, places, rasters, resample, vector_files, vectors
 from mpm.deposits import read_deposits
-from mpm.kinds import layer_classes as layer_classes
 from mpm.layers import Layer
 from mpm.places import Part
 from mpm.study import Region, Study
@@ -71,23 +70,54 @@ def align_layer(
         If it cannot be read, has no CRS, misses the column, does not touch the region or has no
         value there (which a part need not). Every message names file and layer.
     """
+    facts = coordinates(study, layer, region, cells)
+    rows, columns = part or (slice(None), slice(None))
+    coords = {"y": cells.y[rows], "x": cells.x[columns]}
+    coords |= {key: ("layer", fact) for key, fact in facts.items()}
+    values = planes(study, layer, region, cells, part=part)
+    return xr.DataArray(values, coords, ("layer", "y", "x"))
+
+
+def coordinates(
+    study: Study, layer: Layer, region: str, cells: xr.DataArray
+) -> dict[str, list[str]]:
+    """Say what planes a layer becomes, without making them.
+
+    Parameters
+    ----------
+    study, layer, region, cells
+        As for `align_layer`.
+
+    Returns
+    -------
+    dict of list
+        By name of the coordinate, one value a plane.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As for `align_layer`, of what is known before values are read.
+    """
     path = study.file(layer, region)
     with vector_files.reading(path, f"layer {layer.name!r}", study.remedy):
-        names, planes, kind, method = kinds.read(study, layer, region, cells, part)
+        names, kind, method = kinds.describe(study, layer, region, cells)
         parts = tuple(artefacts.parts(path))
         checksum = _checksum(parts, max(part.stat().st_mtime_ns for part in parts))
-    values = np.asarray(planes, "float32")
-    if part is None and not np.isfinite(values).any():
-        raise ValueError(f"layer {layer.name!r}: {path} {_lack(layer, path, cells)} the region")
-    rows, columns = part or (slice(None), slice(None))
     facts = {"group": layer.group, "units": layer.units, "kind": kind, "origin": layer.name}
     facts |= {"method": method, "source": layer.source, "checksum": checksum, "why": layer.why}
-    return xr.DataArray(
-        values,
-        dims=("layer", "y", "x"),
-        coords={"layer": names, "y": cells.y[rows], "x": cells.x[columns]}
-        | {key: ("layer", [fact] * len(names)) for key, fact in facts.items()},
-    )
+    return {"layer": names} | {key: [fact] * len(names) for key, fact in facts.items()}
+
+
+def planes(
+    study: Study, layer: Layer, region: str, cells: xr.DataArray, *, part: Part | None = None
+) -> np.ndarray:
+    """Return the values of `align_layer` alone: float32 (layer, y, x)."""
+    path = study.file(layer, region)
+    with vector_files.reading(path, f"layer {layer.name!r}", study.remedy):
+        values = np.asarray(kinds.read(study, layer, region, cells, part), "float32")
+    if part is None and not np.isfinite(values).any():
+        raise ValueError(f"layer {layer.name!r}: {path} {_lack(layer, path, cells)} the region")
+    return values
 
 
 @lru_cache(maxsize=512)
@@ -107,10 +137,10 @@ def _lack(layer: Layer, path: Path, cells: xr.DataArray) -> str:
 
 def area_mask(study: Study, region: str, cells: xr.DataArray) -> np.ndarray:
     """Return the cells (y, x) whose centre lies in the region's study area."""
-    if study.regions[region].area is None:
+    path = study.area(region)
+    if path is None:
         return np.ones(cells.shape, bool)
     what = f"area of region {region!r}"
-    path = study.raw / study.regions[region].area.replace("{region}", region)
     with vector_files.reading(path, what, study.remedy):
         shapes = vectors.features(path, what, cells)
     if (shapes.geometry.type.str.contains("Polygon") == 0).any():
@@ -126,6 +156,7 @@ def check(study: Study) -> pd.DataFrame:
     -------
     DataFrame
         region, layer, CRS, resolution, method, coverage (% of the study area), min, max, units.
+        `attrs["deposits"]` holds the deposits by region.
 
     Raises
     ------
@@ -145,12 +176,15 @@ def check(study: Study) -> pd.DataFrame:
                 rows.append(_describe(study, layer, region, cells, inside))
             except (ValueError, FileNotFoundError) as error:
                 problems.append(f"region {region!r}, {error}")
-    problems += _deposit_problems(study)
+    deposits, more = _deposits(study)
+    problems += more
     if problems:
         raise ValueError(
             f"{study.path} has {len(problems)} problem(s):\n  " + "\n  ".join(problems)
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["deposits"] = deposits
+    return table
 
 
 def _describe(study: Study, layer: Layer, region: str, cells: xr.DataArray, inside) -> dict:
@@ -197,7 +231,8 @@ def _short(crs: object) -> str:
     return ":".join(crs.to_authority() or (name,))
 
 
-def _deposit_problems(study: Study) -> list[str]:
+def _deposits(study: Study) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Read the deposits of each region, and list what is wrong with them."""
     tables, problems = {}, []
     for region, spec in study.regions.items():
         try:
@@ -205,7 +240,7 @@ def _deposit_problems(study: Study) -> list[str]:
         except (ValueError, FileNotFoundError) as error:
             problems.append(str(error))
     if problems:
-        return list(dict.fromkeys(problems))  # regions may share a file
+        return tables, list(dict.fromkeys(problems))  # regions may share a file
     known = pd.concat(tables.values())
     for name, target in study.targets.items():
         if (
@@ -219,7 +254,7 @@ def _deposit_problems(study: Study) -> list[str]:
                 f"target {name!r} has no deposits{wanted} inside {', '.join(tables)}; "
                 f"types inside: {there}"
             )
-    return problems
+    return tables, problems
 
 
 _SENTINELS = (-9999.0, -99999.0, -32768.0, 32767.0, -999.0)
@@ -247,12 +282,12 @@ def remarks(study: Study, table: pd.DataFrame) -> list[str]:
                 f"layer {row.layer!r} covers {row.coverage:g} % of region {row.region!r}; are its "
                 "bounds (west, south, east, north) right?"
             )
-    for region, spec in study.regions.items():
-        found += _deposit_remarks(study, region, read_deposits(study, region, grid(spec)))
+    for region, known in table.attrs["deposits"].items():
+        found.append(_deposit_remark(study, region, known))
     return found
 
 
-def _deposit_remarks(study: Study, region: str, known: pd.DataFrame) -> list[str]:
+def _deposit_remark(study: Study, region: str, known: pd.DataFrame) -> str:
     counts = []
     for name, target in study.targets.items():
         own = known if target.types is None else known[known["type"].isin(target.types)]
@@ -266,4 +301,4 @@ def _deposit_remarks(study: Study, region: str, known: pd.DataFrame) -> list[str
             text += f"; {len(names)} {verb} ({shown})"
     if "hint" in known.attrs:
         text += f"; {known.attrs['hint']}"
-    return [text]
+    return text

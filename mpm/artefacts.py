@@ -227,6 +227,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def threads() -> int:
+    """Return how many CPU threads train a model: `MPM_THREADS`, or one a processor."""
+    return int(os.environ.get("MPM_THREADS") or os.cpu_count() or 1)
+
+
 def quiet() -> bool:
     """Whether progress bars are off, as the runner and the tests want it (`MPM_RUN=1`)."""
     return os.environ.get("MPM_RUN") == "1"

@@ -50,81 +50,79 @@ def build(study: Study, region: str, *, chunks: int | None = None) -> xr.Dataset
         As `align.align_layer`; ValueError too if no cell is valid, which a lazy cube cannot know.
     """
     cells = align.grid(study.regions[region])
+    facts = [align.coordinates(study, layer, region, cells) for layer in study.layers]
+    counts = [len(each["layer"]) for each in facts]
     if chunks is None:
-        inside = xr.DataArray(align.area_mask(study, region, cells), dims=("y", "x"))
-        hidden = artefacts.quiet()
-        bars = tqdm(study.layers, desc=region, unit="layer", leave=False, disable=hidden)
-        planes = [align.align_layer(study, layer, region, cells).where(inside) for layer in bars]
+        inside, evidence = _filled(study, region, cells, counts)
     else:
-        inside, planes = _promised(study, region, cells.coords.to_dataset(), chunks)
-    # coordinates are copied from one grid, so "exact" holds and nothing drifts apart
-    evidence = xr.concat(planes, "layer", join="exact").astype("float32")
+        inside, evidence = _promised(study, region, counts, chunks)
+    coords = {key: ("layer", sum((each[key] for each in facts), [])) for key in facts[0]}
+    coords |= {axis: (axis, cells[axis].values) for axis in "yx"}
     # the planes of a layer of classes are one layer: many classes outvote nobody
-    _, first = np.unique(evidence["origin"].values, return_index=True)
-    observed = np.isfinite(evidence.isel(layer=first)).sum("layer", dtype="uint16")
+    first = np.cumsum([0, *counts[:-1]])
+    observed = sum(np.isfinite(evidence[k]).astype("uint16") for k in first)
     valid = (observed >= MIN_OBSERVED * len(first)) & inside
     if chunks is None and not valid.any():
         raise ValueError(f"region {region!r}: no cell has half of the layers; see `mpm check`")
-    cube = xr.Dataset({"evidence": evidence, "valid": valid})
-    cube.attrs = {"study": study.name, "region": region}
-    return cube.rio.write_crs(cells.rio.crs).rio.write_transform(cells.rio.transform())
+    planes = {"evidence": (("layer", "y", "x"), evidence), "valid": (("y", "x"), valid)}
+    cube = xr.Dataset(planes, coords, {"study": study.name, "region": region})
+    # in place: rioxarray would copy the values
+    cube.rio.write_crs(cells.rio.crs, inplace=True)
+    return cube.rio.write_transform(cells.rio.transform(), inplace=True)
 
 
-def _promised(
-    study: Study, region: str, grid: xr.Dataset, chunks: int
-) -> tuple[xr.DataArray, list[xr.DataArray]]:
+def _filled(
+    study: Study, region: str, cells: xr.DataArray, counts: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Align the study area (y, x) and all layers (layer, y, x), one after the other."""
+    inside = align.area_mask(study, region, cells)
+    evidence = np.empty((sum(counts), *cells.shape), "float32")
+    starts = np.cumsum([0, *counts])
+    hidden = artefacts.quiet()
+    bars = tqdm(study.layers, desc=region, unit="layer", leave=False, disable=hidden)
+    for layer, start, stop in zip(bars, starts[:-1], starts[1:], strict=True):
+        evidence[start:stop] = align.planes(study, layer, region, cells)
+        evidence[start:stop, ~inside] = np.nan
+    return inside, evidence
+
+
+def _promised(study: Study, region: str, counts: list[int], chunks: int) -> tuple:
     """Return area (y, x) and layers (layer, y, x) as Dask arrays."""
     import dask
     import dask.array as da
 
     _use_named_cluster()
-    shape = tuple(grid.sizes[name] for name in "yx")
-    # every task needs study and grid: they are sent to each worker once
-    shared = dask.delayed((study, grid), traverse=False)
+    shape = study.regions[region].shape
+    # every task needs the study: it is sent to each worker once
+    shared = dask.delayed(study, traverse=False)
     mask = da.from_delayed(dask.delayed(_area)(shared, region), shape, bool)
-    inside = xr.DataArray(mask.rechunk(chunks), dims=("y", "x"))
+    inside = mask.rechunk(chunks)
 
-    def task(layer: Layer, planes: int, part: Part | None) -> da.Array:
+    def task(layer: Layer, count: int, part: Part | None) -> da.Array:
         values = dask.delayed(_aligned)(shared, layer, region, part)
         sides = [len(range(size)[span]) for size, span in zip(shape, part or _ALL, strict=True)]
-        return da.from_delayed(values, (planes, *sides), "float32")
+        return da.from_delayed(values, (count, *sides), "float32")
 
     planes = []
-    for layer in study.layers:
-        # one cell tells names and coordinates
-        corner = align.align_layer(study, layer, region, _cells(grid), part=_CORNER)
-        count = corner.sizes["layer"]
+    for layer, count in zip(study.layers, counts, strict=True):
         if layer.kind in align.TILED:
             rows, columns = (_spans(size, chunks) for size in shape)
             values = da.block([[task(layer, count, (row, col)) for col in columns] for row in rows])
         else:
             values = task(layer, count, None).rechunk((1, chunks, chunks))
-        facts = {name: fact for name, fact in corner.coords.items() if fact.dims == ("layer",)}
-        coords = {"y": grid["y"], "x": grid["x"]} | facts
-        planes.append(xr.DataArray(values, coords, ("layer", "y", "x")).where(inside))
-    return inside, planes
+        planes.append(da.where(inside, values, np.float32(np.nan)))
+    return inside, da.concatenate(planes)
 
 
 _ALL = (slice(None), slice(None))
-_CORNER = (slice(0, 1), slice(0, 1))
 
 
-def _cells(grid: xr.Dataset) -> xr.DataArray:
-    """Return a grid that takes no memory, as only its geometry matters."""
-    shape = grid.sizes["y"], grid.sizes["x"]
-    return xr.DataArray(np.broadcast_to(np.float32(0), shape), grid.coords, ("y", "x"))
+def _area(study: Study, region: str) -> np.ndarray:
+    return align.area_mask(study, region, align.grid(study.regions[region]))
 
 
-def _area(shared: tuple[Study, xr.Dataset], region: str) -> np.ndarray:
-    study, grid = shared
-    return align.area_mask(study, region, _cells(grid))
-
-
-def _aligned(
-    shared: tuple[Study, xr.Dataset], layer: Layer, region: str, part: Part | None
-) -> np.ndarray:
-    study, grid = shared
-    return align.align_layer(study, layer, region, _cells(grid), part=part).values
+def _aligned(study: Study, layer: Layer, region: str, part: Part | None) -> np.ndarray:
+    return align.planes(study, layer, region, align.grid(study.regions[region]), part=part)
 
 
 def _spans(size: int, chunks: int) -> list[slice]:
@@ -293,6 +291,37 @@ def coverage(cubes: dict[str, xr.Dataset]) -> pd.DataFrame:
                 | {"region": region, "missing": missing, "min": low, "median": middle, "max": high}
             )
     return pd.DataFrame(rows)
+
+
+def sample(cubes: dict[str, xr.Dataset], *, cells: int, seed: int) -> pd.DataFrame:
+    """Draw valid cells of all regions at random and read their evidence.
+
+    Parameters
+    ----------
+    cubes : dict of Dataset
+        By region, with the same layers; of lazy ones, a plane at a time is computed.
+    cells : int
+        How many; all if there are no more.
+    seed : int
+
+    Returns
+    -------
+    DataFrame (cells, layers)
+        In the regions' order, NaN where missing.
+    """
+    places = [np.flatnonzero(cube["valid"].values) for cube in cubes.values()]
+    ends = np.cumsum([0] + [len(each) for each in places])
+    drawn = np.random.default_rng(seed).choice(ends[-1], min(cells, ends[-1]), replace=False)
+    parts = []
+    for cube, own, first, end in zip(cubes.values(), places, ends[:-1], ends[1:], strict=True):
+        here = own[np.sort(drawn[(drawn >= first) & (drawn < end)]) - first]
+        names = cube["layer"].values
+        columns = {
+            name: plane.values.ravel()[here]
+            for name, plane in zip(names, cube["evidence"], strict=True)
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def write_geotiff(layers: xr.DataArray, place: Path, *, names: list[str]) -> None:

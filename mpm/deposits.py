@@ -1,5 +1,6 @@
 """Known deposits, as people have them, on a region's grid."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,10 @@ import rasterio
 import xarray as xr
 from rasterio.transform import rowcol
 from scipy.ndimage import label
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from mpm import points, vectors
+from mpm import points, vector_files
 from mpm.study import Deposits, Study
-from mpm.vector_files import UNREADABLE
 
 SAME_PLACE = 100.0  # m: deposits of one type closer than this are one
 
@@ -23,9 +21,9 @@ SAME_PLACE = 100.0  # m: deposits of one type closer than this are one
 def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFrame:
     """Read the deposits that lie on a region's grid.
 
-    Points are a deposit each, or each value of the column `group`; those of one type within 100 m,
-    or of one type and name in one cell, are the same, and the first stays. Touching cells of a
-    raster (8 neighbours) are one deposit.
+    Points are a deposit each, or each value of the column `group`. In the file's order, a point
+    goes if one that stays has its type and lies within 100 m, or has its type, name and cell.
+    Touching cells of a raster (8 neighbours) are one deposit.
 
     Parameters
     ----------
@@ -54,13 +52,9 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
         is missing where targets select by type. The message names the line.
     """
     path = study.file(study.deposits, region)
-    try:
-        if path.exists():
-            is_raster = path.suffix.lower() in (".tif", ".tiff")
-            return _of_raster(path, cells) if is_raster else _of_points(study, path, cells)
-    except UNREADABLE as error:
-        raise ValueError(f"deposits: {path} cannot be read ({error})") from error
-    raise FileNotFoundError(f"deposits: {path} is missing; {study.remedy}")
+    with vector_files.reading(path, "deposits", study.remedy):
+        is_raster = path.suffix.lower() in (".tif", ".tiff")
+        return _of_raster(path, cells) if is_raster else _of_points(study, path, cells)
 
 
 def locate(found: pd.DataFrame, cells: xr.DataArray) -> pd.DataFrame:
@@ -128,26 +122,27 @@ def _text(table: pd.DataFrame, name: str | None, path: Path) -> np.ndarray:
     """Return a column as text, blank where it is missing or none is named: (n,)."""
     if name is None:
         return np.full(len(table), "", "object")
-    column = vectors.column(table, name, "deposits", path)
+    column = vector_files.column(table, name, "deposits", path)
     return column.astype("str").str.strip().where(column.notna(), "").to_numpy("object")
 
 
 def _first_of_same(found: pd.DataFrame) -> np.ndarray:
-    """Say which rows are the first of those that mean one deposit: bool (n,)."""
+    """Say which rows repeat no earlier row that stays: bool (n,)."""
+    # pairs of rows, the earlier first
     near = cKDTree(found[["x", "y"]]).query_pairs(SAME_PLACE, output_type="ndarray")
     kind = found["type"].to_numpy()
     near = near[kind[near[:, 0]] == kind[near[:, 1]]]
-    # of one type and name in one cell: each row is tied to the first of them
     name = found["name"].str.casefold().where(found["named"], found.index)
     same = found[["type", "row", "col"]].assign(name=name)
-    number = same.groupby(list(same), sort=False).ngroup().to_numpy()
-    first = np.unique(number, return_index=True)[1][number]
-    start, end = np.append(near[:, 0], first), np.append(near[:, 1], np.arange(len(found)))
-    ties = coo_array((np.ones(len(start)), (start, end)), shape=(len(found), len(found)))
-    _, number = connected_components(ties, directed=False)
-    keep = np.zeros(len(found), bool)
-    keep[np.unique(number, return_index=True)[1]] = True
-    return keep
+    number = same.groupby(list(same), sort=False).ngroup()
+    beside, keep, taken = defaultdict(list), [], set()
+    for earlier, row in near.tolist():
+        beside[row].append(earlier)
+    for row, own in enumerate(number):
+        keep.append(own not in taken and not any(keep[earlier] for earlier in beside[row]))
+        if keep[row]:
+            taken.add(own)
+    return np.array(keep, bool)
 
 
 def _of_raster(path: Path, cells: xr.DataArray) -> pd.DataFrame:

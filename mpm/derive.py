@@ -11,6 +11,7 @@ from scipy.fft import fft2, fftfreq, ifft2
 from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
+SMOOTH = ("hgm", "slope", "worms", "vertical")  # those of a surface without creases
 QUANTILE = 0.75  # of the gradient; weaker ridges are not counted
 _SEEN_FROM = 50  # cells: how far outside the region ridges are looked for
 _TAPER = 40  # cells around the region that the vertical derivative fades out in
@@ -31,10 +32,13 @@ def margin(name: str, step: float, reach: float | None = None) -> int:
     return cells[name] if reach is None else int(reach / step) + 1
 
 
-def compute(
-    name: str, values: np.ndarray, step: float, reach: float | None = None
-) -> tuple[np.ndarray, str]:
-    """Compute a derived layer, and say how.
+def method(name: str, reach: float | None = None) -> str:
+    """Say how a layer is derived; `name` and `reach` as for `margin`."""
+    return _METHODS[name][1].format(km=(reach or 0) / 1000)
+
+
+def compute(name: str, values: np.ndarray, step: float, reach: float | None = None) -> np.ndarray:
+    """Compute a derived layer.
 
     Parameters
     ----------
@@ -47,15 +51,13 @@ def compute(
     -------
     array (y, x)
         With the margin.
-    str
-        The method.
 
     Raises
     ------
     ValueError
         If the parent has no ridges, or gaps where none may be.
     """
-    return _METHODS[name](np.asarray(values, "float64"), step, reach)
+    return _METHODS[name][0](np.asarray(values, "float64"), step, reach)
 
 
 def gradient(values: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
@@ -118,26 +120,25 @@ def ridges(values: np.ndarray, quantile: float = QUANTILE) -> np.ndarray:
     return np.stack([rows[top] + shift * down[top], columns[top] + shift * right[top]], axis=1)
 
 
-def _hgm(values: np.ndarray, step: float, _reach) -> tuple[np.ndarray, str]:
-    return np.hypot(*gradient(values, step / 1000)), "horizontal gradient, central differences"
+def _hgm(values: np.ndarray, step: float, _reach) -> np.ndarray:
+    return np.hypot(*gradient(values, step / 1000))
 
 
-def _slope(values: np.ndarray, step: float, _reach) -> tuple[np.ndarray, str]:
-    return np.hypot(*gradient(values, step)), "slope, central differences"
+def _slope(values: np.ndarray, step: float, _reach) -> np.ndarray:
+    return np.hypot(*gradient(values, step))
 
 
-def _worms(values: np.ndarray, step: float, _reach) -> tuple[np.ndarray, str]:
+def _worms(values: np.ndarray, step: float, _reach) -> np.ndarray:
     """Distance (m) from each cell's centre to the nearest ridge of the horizontal gradient."""
     found = ridges(values)
     if not len(found):
         raise ValueError("its horizontal gradient has no ridge")
     centres = np.indices(values.shape).reshape(2, -1).T
     away = cKDTree(found).query(centres)[0].reshape(values.shape) * step
-    method = f"distance to ridges of the upper {1 - QUANTILE:.0%} of the horizontal gradient"
-    return np.where(np.isnan(gradient(values, step)[0]), np.nan, away), method
+    return np.where(np.isnan(gradient(values, step)[0]), np.nan, away)
 
 
-def _highpass(values: np.ndarray, step: float, reach: float) -> tuple[np.ndarray, str]:
+def _highpass(values: np.ndarray, step: float, reach: float) -> np.ndarray:
     """Take off the mean within a circle, of which half must be observed."""
     side = np.arange(-int(reach / step), int(reach / step) + 1) * step
     circle = (np.hypot(side[:, None], side) <= reach).astype("float64")
@@ -146,11 +147,10 @@ def _highpass(values: np.ndarray, step: float, reach: float) -> tuple[np.ndarray
     total = fftconvolve(np.where(seen, values - level, 0), circle, mode="same")
     count = np.round(fftconvolve(seen.astype("float64"), circle, mode="same"))
     mean = level + total / np.maximum(count, 1)
-    result = np.where(seen & (count >= circle.sum() / 2), values - mean, np.nan)
-    return result, f"less its mean within {reach / 1000:g} km"
+    return np.where(seen & (count >= circle.sum() / 2), values - mean, np.nan)
 
 
-def _vertical(values: np.ndarray, step: float, _reach) -> tuple[np.ndarray, str]:
+def _vertical(values: np.ndarray, step: float, _reach) -> np.ndarray:
     """Rate of change per km downwards of a potential field: |k| times its spectrum.
 
     The spectrum knows no gaps, so there may be none. Over the margin the field fades to a plane.
@@ -166,7 +166,7 @@ def _vertical(values: np.ndarray, step: float, _reach) -> tuple[np.ndarray, str]
     rest = (values - trend.reshape(values.shape)) * np.outer(*fades)
     waves = [2 * np.pi * fftfreq(size, step / 1000) for size in values.shape]
     wavenumber = np.hypot(waves[0][:, None], waves[1])
-    return ifft2(wavenumber * fft2(rest)).real, "vertical derivative, by Fourier transform"
+    return ifft2(wavenumber * fft2(rest)).real
 
 
 def _fade(size: int) -> np.ndarray:
@@ -175,10 +175,13 @@ def _fade(size: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(away / _TAPER, 0, 1))
 
 
-_METHODS: dict[str, Callable] = {
-    "hgm": _hgm,
-    "slope": _slope,
-    "worms": _worms,
-    "highpass": _highpass,
-    "vertical": _vertical,
+_METHODS: dict[str, tuple[Callable, str]] = {
+    "hgm": (_hgm, "horizontal gradient, central differences"),
+    "slope": (_slope, "slope, central differences"),
+    "worms": (
+        _worms,
+        f"distance to ridges of the upper {1 - QUANTILE:.0%} of the horizontal gradient",
+    ),
+    "highpass": (_highpass, "less its mean within {km:g} km"),
+    "vertical": (_vertical, "vertical derivative, by Fourier transform"),
 }

@@ -184,13 +184,13 @@ def oracle(
 def undiscovered(study: Study, cubes: Mapping[str, xr.Dataset], target: str) -> list[np.ndarray]:
     """Number the cells of the demo's undiscovered deposits: (y, x) int, -1 elsewhere, per region.
 
-    Cells that are positive for a known deposit are left out.
+    No two regions share a number. Cells that are positive for a known deposit are left out.
     """
     every = demo.read_true_deposits(study.raw)
-    hidden = every[~every["discovered"] & (every["type"] == target)]
+    hidden = every[~every["discovered"] & (every["type"] == target)].reset_index(drop=True)
     planes = []
     for region, cube in cubes.items():
-        own = hidden[hidden["region"] == region].reset_index(drop=True)
+        own = hidden[hidden["region"] == region]
         to_grid = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
         x, y = to_grid.transform(own["longitude"].to_numpy(), own["latitude"].to_numpy())
         placed = deposits.locate(own.assign(x=x, y=y), cube["valid"])
@@ -225,7 +225,6 @@ def score_against_truth(
         out) and `correlation_with_truth` (Spearman).
     """
     number = _read(hidden, rows).astype(int)
-    number = np.where(number >= 0, number + 1_000_000 * rows["region"].to_numpy(), -1)
     unknown = rows.assign(positive=number >= 0, deposit=number)[~rows["positive"].to_numpy()]
     table = score_folds(by_fold(unknown), draws=draws, seed=seed)
     table["metric"] += "_undiscovered"

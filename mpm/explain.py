@@ -11,6 +11,7 @@ from captum.attr import IntegratedGradients
 from scipy.ndimage import distance_transform_edt
 
 from mpm.fine_tuning import Classifier
+from mpm.splits import cell_km
 from mpm.windows import Windows
 
 
@@ -66,7 +67,7 @@ def integrated_gradients(
             origin,
             additional_forward_args=(observed,),
             n_steps=steps,
-            internal_batch_size=max(batch * 8, len(values)),
+            internal_batch_size=batch * 8,
         )
         with torch.no_grad():
             change = classifier(values, observed) - classifier(origin, observed)
@@ -174,15 +175,12 @@ def distance_to_positives(
     windows: Windows, positive: np.ndarray, cubes: Mapping[str, xr.Dataset]
 ) -> np.ndarray:
     """Return every centre's distance to the nearest positive cell of its region (km), (n,)."""
-    distance = np.full(len(windows), np.inf)
+    planes = []
     for number, cube in enumerate(cubes.values()):
         cells = windows.put(positive, number, False)
-        if cells.any():
-            cell_km = abs(float(cube["x"][1] - cube["x"][0])) / 1000
-            here = windows.region == number
-            away = distance_transform_edt(~cells) * cell_km
-            distance[here] = away[windows.row[here], windows.col[here]]
-    return distance
+        away = distance_transform_edt(~cells) * cell_km(cube)
+        planes.append(np.where(cells.any(), away, np.inf))
+    return windows.take(planes)
 
 
 def describe_cell(

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import average_precision_score
@@ -16,9 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
-from mpm.folds import Fold, make_fold
+from mpm.folds import Fold
 from mpm.labels import likely_negatives
-from mpm.splits import SplitSettings
 from mpm.study import Study
 from mpm.training import give_memory_back, turn
 from mpm.windows import Windows
@@ -332,17 +330,6 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def classifier_path(study: Study, target: str, split: str, fold: int) -> Path:
     """Return where a fold's classifier lies."""
     return study.processed / target / "classifiers" / f"{split}_{fold}"
-
-
-def open_fold(
-    study: Study, cubes: dict[str, xr.Dataset], split: str, number: int, settings: SplitSettings
-) -> tuple[Fold, mae.Encoder]:
-    """Return a fold with the backbone pretrained on its training cells, and that one's scaling."""
-    layers = next(iter(cubes.values()))["layer"].values.tolist()
-    model, scaling, _ = mae.load(mae.backbone_path(study, split, number), layers=layers)
-    window, targets = model.config.window, list(study.targets)
-    fold = make_fold(cubes, split, number, settings, window, targets=targets, scaling=scaling)
-    return fold, model.encoder
 
 
 def choose_negatives(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import xarray as xr
 
-from mpm import artefacts
+from mpm import artefacts, mae
 from mpm.scaling import Scaling, apply_scaling, fit_scaling
 from mpm.splits import SplitSettings, check, make_split
 from mpm.study import Study
@@ -94,9 +94,20 @@ def labels(
     return positive, np.where(positive, number + REGION_STEP * windows.region, -1)
 
 
-def write_settings(study: Study, settings: SplitSettings, *, preset: str, seed: int) -> None:
+def open_fold(
+    study: Study, cubes: dict[str, xr.Dataset], split: str, number: int, settings: SplitSettings
+) -> tuple[Fold, mae.MaskedAutoencoder]:
+    """Return a fold, scaled as its backbone was, and the backbone that knows its training cells."""
+    layers = next(iter(cubes.values()))["layer"].values.tolist()
+    model, scaling, _ = mae.load(mae.backbone_path(study, split, number), layers=layers)
+    window, targets = model.config.window, list(study.targets)
+    fold = make_fold(cubes, split, number, settings, window, targets=targets, scaling=scaling)
+    return fold, model
+
+
+def write_settings(study: Study, settings: SplitSettings, *, preset: str) -> None:
     """Keep how cells are divided, for the notebooks after the second."""
-    content = {"preset": preset, "seed": seed, "split": asdict(settings)}
+    content = {"preset": preset, "split": asdict(settings)}
     artefacts.write_json(study.processed / "splits.json", content)
 
 

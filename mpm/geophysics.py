@@ -8,7 +8,6 @@ import xarray as xr
 
 CRUST1_SHAPE = (180, 360)  # cells of one degree
 CRUST1_TOPS = 9  # of water, ice, three sediments, upper, middle and lower crust, mantle
-EARTH_RADIUS = 6371.2  # km, on which magnetic models are stated
 LAND_DENSITY, WATER_DENSITY = 2670.0, 1040.0  # kg/m3, of the Bouguer slab
 
 

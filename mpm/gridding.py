@@ -8,8 +8,9 @@ import pandas as pd
 import xarray as xr
 from scipy.spatial import QhullError, cKDTree
 
-from mpm import points, vectors
+from mpm import points
 from mpm.layers import Layer
+from mpm.vector_files import column
 
 
 def grid_points(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
@@ -74,7 +75,7 @@ def _complete(table: pd.DataFrame, layer: Layer, path: Path) -> pd.DataFrame:
     names = (
         [layer.column] if isinstance(table, gpd.GeoDataFrame) else [layer.x, layer.y, layer.column]
     )
-    missing = [vectors.column(table, name, f"layer {layer.name!r}", path).isna() for name in names]
+    missing = [column(table, name, f"layer {layer.name!r}", path).isna() for name in names]
     return table[~np.any(missing, axis=0)]
 
 

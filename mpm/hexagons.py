@@ -23,7 +23,7 @@ _LOCK = Lock()
 
 
 def on_grid(path: Path, column: str, cells: xr.DataArray) -> np.ndarray:
-    """Put a column of a table of hexagons on a raster grid: the hexagon under each cell's centre.
+    """Put a column of numbers on a raster grid: that of the hexagon under each cell's centre.
 
     The H3 cell under each centre is looked up once for a table and a grid, whatever the column.
 
@@ -32,27 +32,51 @@ def on_grid(path: Path, column: str, cells: xr.DataArray) -> np.ndarray:
     path : Path
         Parquet file with a column `H3_Address` (uint64, one resolution, no cell twice).
     column : str
-        Numbers, booleans or text.
+        Numbers or booleans.
     cells : DataArray (y, x)
         The grid: any CRS, projected or geographic; only its geometry is used.
 
     Returns
     -------
     array (y, x)
-        float32 for numbers and booleans (0 or 1), NaN where there is no hexagon or no value; for
-        text an object array of str, None where there is none.
+        float32, booleans as 0 or 1, NaN where there is no hexagon or no value.
 
     Raises
     ------
     ValueError
-        If the table has no such column, the column is a label or made from one, or the hexagons
-        differ in resolution or occur twice.
+        If the table has no such column, the column holds text, is a label or made from one, or the
+        hexagons differ in resolution or occur twice.
     """
-    kind, rows = check_column(path, column).type, rows_on_grid(path, cells)
-    if is_number(kind):
-        return spread(read_column(path, column), rows)
-    codes, texts = read_codes(path, column)
-    return np.array([*texts, None], object)[spread(codes, rows, nothing=-1)]
+    if not is_number(check_column(path, column).type):
+        raise ValueError(f"{path}: {column!r} holds text; use kind: categorical")
+    return spread(read_column(path, column), rows_on_grid(path, cells))
+
+
+def classes_on_grid(path: Path, column: str, cells: xr.DataArray) -> tuple[np.ndarray, list]:
+    """Put a column of classes on a raster grid.
+
+    Parameters
+    ----------
+    path, cells
+        As for `on_grid`.
+    column : str
+        Text or whole numbers.
+
+    Returns
+    -------
+    array (y, x)
+        int32, a position in the list; -1 where there is no hexagon or no class.
+    list
+        The classes, sorted.
+
+    Raises
+    ------
+    ValueError
+        As `on_grid`, but not for text.
+    """
+    check_column(path, column)
+    codes, found = read_codes(path, column)
+    return spread(codes, rows_on_grid(path, cells), nothing=-1), found
 
 
 def spread(values: np.ndarray, rows: np.ndarray, *, nothing: float = np.nan) -> np.ndarray:

@@ -7,22 +7,61 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xarray as xr
 
 from mpm import artefacts, derive, gridding, hexagons, places, rasters, resample, vectors
 from mpm.layers import Layer
 from mpm.places import Part
 from mpm.study import Study
+from mpm.vector_files import VECTORS, nearest, reading
+from mpm.vector_files import classes as classes_of_features
 
 MOST_CLASSES = 100
 HALF = resample.MIN_OBSERVED
-_HEXAGONS = ".parquet"
+_COUNTED = ("categorical", "fraction")  # kinds that count the pixels or polygons of each class
+_WHOLE = {
+    "distance": (vectors.distance, "distance to nearest {noun}"),
+    "density": (vectors.density, "density within {km:g} km"),
+    "points": (gridding.grid_points, "{method} gridding of points"),
+}
+
+
+def describe(
+    study: Study, layer: Layer, region: str, cells: xr.DataArray
+) -> tuple[list[str], str, str]:
+    """Say what `read` makes of a layer, without its values.
+
+    Returns
+    -------
+    list of str
+        Names of the planes: the layer's, or one a class.
+    str
+        Kind of the planes: "continuous" or "binary".
+    str
+        How they are made.
+
+    Raises
+    ------
+    OSError, ValueError
+        As for `align.coordinates`.
+    """
+    _check(study, layer, region)
+    path = study.file(layer, region)
+    method = _method(study, layer, path, cells)
+    if layer.kind == "categorical":
+        names = [f"{layer.name}={name}" for name in layer_classes(study, layer)]
+        return names, "binary", method
+    kind = "continuous"
+    if layer.kind == "continuous" and format_of(path) == "hexagons":
+        with _naming(f"layer {layer.name!r}"):
+            column = hexagons.check_column(path, _column(layer, path))
+        kind = "binary" if pa.types.is_boolean(column.type) else kind
+    return [layer.name], kind, method
 
 
 def read(
     study: Study, layer: Layer, region: str, cells: xr.DataArray, part: Part | None = None
-) -> tuple[list[str], list[np.ndarray], str, str]:
+) -> list[np.ndarray]:
     """Put a layer of any kind on a grid.
 
     Parameters
@@ -32,38 +71,27 @@ def read(
 
     Returns
     -------
-    list of str
-        Names of the planes: the layer's, or one a class.
     list of array (y, x)
-        The planes, NaN where missing.
-    str
-        Kind of the planes: "continuous" or "binary".
-    str
-        How they were made.
+        The planes that `describe` names, NaN where missing.
 
     Raises
     ------
     OSError, ValueError
         As for `align.align_layer`.
     """
+    _check(study, layer, region)
     path = study.file(layer, region)
     if layer.kind == "categorical":
-        names, planes, method = _classes(study, layer, path, cells, part)
-        return names, planes, "binary", method
-    if layer.kind == "continuous":
-        plane, kind, method = _continuous(layer, path, cells, part)
-        return [layer.name], [plane * layer.scale], kind, method
+        return _classes(study, layer, path, cells, part)
     if layer.kind == "fraction":
-        plane, method = _fraction(study, layer, path, cells, part)
-        return [layer.name], [plane], "continuous", method
+        return [_fraction(layer, path, cells, part)]
+    if layer.kind == "continuous":
+        return [_continuous(layer, path, cells, part) * layer.scale]
     if layer.kind == "derived":
-        plane, method = _derived(study, layer, region, cells)
+        plane = _derived(study, layer, region, cells)
     else:
-        whole, name = _WHOLE[layer.kind]
-        plane, method = whole(layer, path, cells), name(layer)
-    if part is not None:
-        plane = plane[part]
-    return [layer.name], [plane * layer.scale], "continuous", method
+        plane = _WHOLE[layer.kind][0](layer, path, cells) * layer.scale
+    return [plane if part is None else plane[part]]
 
 
 def layer_classes(study: Study, layer: Layer) -> list:
@@ -72,13 +100,14 @@ def layer_classes(study: Study, layer: Layer) -> list:
     Raises
     ------
     ValueError
-        If there are more than 100.
+        If there are more than 100, or none.
     """
     if layer.classes is not None:
         return list(layer.classes)
-    found: set = set()
-    for region in study.regions:
-        found |= _in_file(layer, study.file(layer, region))
+    found = _anywhere(study, layer)
+    if not found:
+        paths = dict.fromkeys(str(study.file(layer, region)) for region in study.regions)
+        raise ValueError(f"layer {layer.name!r}: {', '.join(paths)} holds no class")
     if len({isinstance(each, str) for each in found}) > 1:
         raise ValueError(
             f"layer {layer.name!r}: column {layer.column!r} holds text and numbers; use one of them"
@@ -90,15 +119,25 @@ def layer_classes(study: Study, layer: Layer) -> list:
     return sorted(found)
 
 
+def _anywhere(study: Study, layer: Layer) -> set:
+    """Return the classes that occur in any region's file."""
+    found: set = set()
+    for region in study.regions:
+        path = study.file(layer, region)
+        with reading(path, f"layer {layer.name!r}", study.remedy):
+            found |= _in_file(layer, path)
+    return found
+
+
 def _in_file(layer: Layer, path: Path) -> frozenset:
     return _occurring(layer, path, max(part.stat().st_mtime_ns for part in artefacts.parts(path)))
 
 
 @lru_cache(maxsize=64)
 def _occurring(layer: Layer, path: Path, _modified: int) -> frozenset:
-    form = format_of(path)
+    form = "vector" if layer.kind in _WHOLE else format_of(path)
     if form == "vector":
-        return frozenset(vectors.classes(path, layer.column, f"layer {layer.name!r}"))
+        return frozenset(classes_of_features(path, layer.column, f"layer {layer.name!r}"))
     if form == "hexagons":
         with _naming(f"layer {layer.name!r}"):
             return frozenset(hexagons.classes(path, _column(layer, path)))
@@ -108,63 +147,106 @@ def _occurring(layer: Layer, path: Path, _modified: int) -> frozenset:
 
 def format_of(path: Path) -> str:
     """Return "vector", "hexagons" or "raster", by a file's name."""
-    if path.suffix.lower() in vectors.VECTORS:
+    if path.suffix.lower() in VECTORS:
         return "vector"
-    return "hexagons" if path.suffix.lower() == _HEXAGONS else "raster"
+    return "hexagons" if path.suffix.lower() == ".parquet" else "raster"
+
+
+def _check(study: Study, layer: Layer, region: str) -> None:
+    """Refuse a file, or classes, that no layer of the kind can be made of."""
+    while layer.of is not None:
+        layer = study.layer(layer.of)
+    path = study.file(layer, region)
+    form, what = format_of(path), f"layer {layer.name!r}"
+    if form == "vector" and layer.kind == "continuous":
+        raise ValueError(f"{what}: {path} is no raster; name its `kind`")
+    if form == "vector" and layer.kind in _COUNTED and layer.crs is not None:
+        raise ValueError(f"{what}: {path} states its own CRS; leave `crs` out")
+    is_other = form == "hexagons" or (form == "raster" and layer.classes is None)
+    if layer.kind == "fraction" and is_other:
+        raise ValueError(
+            f"{what}: kind fraction needs polygons, or a raster of codes and the `classes` to "
+            f"count; {path} is neither"
+        )
+    if form == "raster" and layer.kind in _COUNTED:
+        if not all(isinstance(code, int) for code in layer.classes or ()):
+            raise ValueError(f"{what}: {path} is a raster; its `classes` are numbers")
+    _check_classes(study, layer, path)
+
+
+def _check_classes(study: Study, layer: Layer, path: Path) -> None:
+    """Refuse a named class that no region's file holds: a plane of zeros helps nobody."""
+    if layer.classes is None:
+        if layer.column is not None and layer.kind == "fraction":
+            _in_file(layer, path)  # which says what is wrong with the column
+        return
+    if not layer.classes:
+        raise ValueError(f"layer {layer.name!r}: `classes` is empty; name some, or leave it out")
+    there = _in_file(layer, path)
+    if there.issuperset(layer.classes):
+        return
+    there |= _anywhere(study, layer)
+    for name in layer.classes:
+        if name not in there:
+            known = sorted(there, key=str)
+            listed = ", ".join(map(str, known[:20])) + ", ..." * (len(known) > 20)
+            raise ValueError(
+                f"layer {layer.name!r}: neither {path} nor another region's file has "
+                f"{layer.column or 'class'} {name!r}{nearest(name, known)}; there are {listed}"
+            )
+
+
+def _method(
+    study: Study, layer: Layer, path: Path, cells: xr.DataArray, *, cubic: bool = False
+) -> str:
+    """Say how a layer's planes are made of its file."""
+    form = format_of(path)
+    if layer.kind == "derived":
+        how = _method(
+            study, study.layer(layer.of), path, cells, cubic=layer.derive in derive.SMOOTH
+        )
+        return f"{derive.method(layer.derive, layer.reach)}; {how}"
+    if layer.kind in _WHOLE:
+        noun, km = "outline" if layer.edges else "feature", (layer.reach or 0) / 1000
+        return _WHOLE[layer.kind][1].format(noun=noun, km=km, method=layer.method)
+    if form == "hexagons":
+        return "one-hot by " * (layer.kind == "categorical") + "H3 cell at the centre"
+    if form == "vector":
+        share = f"area share on {vectors.SUPERSAMPLE} x {vectors.SUPERSAMPLE} subcells"
+        return share if layer.kind == "fraction" else "one-hot by majority of polygons"
+    how = resample.plan(rasters.describe(layer, path), cells)
+    if layer.kind == "fraction":
+        return f"area share of pixels of {how.size}"
+    if layer.kind == "categorical":
+        return f"one-hot by {'mode' if how.class_points > 1 else 'nearest'} of {how.size}"
+    name = "average of" if how.is_finer else "cubic from" if cubic else "bilinear from"
+    return f"{name} {how.size}"
 
 
 def _continuous(
     layer: Layer, path: Path, cells: xr.DataArray, part: Part | None, *, cubic: bool = False
-) -> tuple[np.ndarray, str, str]:
-    form = format_of(path)
-    if form == "vector":
-        raise ValueError(f"layer {layer.name!r}: {path} is no raster; name its `kind`")
-    if form == "hexagons":
-        return _of_hexagons(layer, path, places.cut(cells, part))
-    source = rasters.describe(layer, path)
-    how = resample.plan(source, cells)
-    plane = resample.continuous(source, cells, part, cubic=cubic)
-    name = "average of" if how.is_finer else "cubic from" if cubic else "bilinear from"
-    return plane, "continuous", f"{name} {how.size}"
-
-
-def _of_hexagons(layer: Layer, path: Path, cells: xr.DataArray) -> tuple[np.ndarray, str, str]:
+) -> np.ndarray:
+    if format_of(path) == "raster":
+        return resample.continuous(rasters.describe(layer, path), cells, part, cubic=cubic)
     with _naming(f"layer {layer.name!r}"):
-        plane = hexagons.on_grid(path, _column(layer, path), cells)
-        if plane.dtype == object:
-            raise ValueError(f"{path}: {layer.column!r} holds text; use kind: categorical")
-        is_binary = pa.types.is_boolean(pq.read_schema(path).field(layer.column).type)
+        plane = hexagons.on_grid(path, _column(layer, path), places.cut(cells, part))
     low, high = layer.valid_range or (-np.inf, np.inf)
-    plane = np.where((plane >= low) & (plane <= high) & np.isfinite(plane), plane, np.nan)
-    return plane, "binary" if is_binary else "continuous", "H3 cell at the centre"
+    return np.where((plane >= low) & (plane <= high) & np.isfinite(plane), plane, np.nan)
 
 
 def _classes(
     study: Study, layer: Layer, path: Path, cells: xr.DataArray, part: Part | None
-) -> tuple[list[str], list[np.ndarray], str]:
-    classes, form = layer_classes(study, layer), format_of(path)
-    if form == "hexagons":
-        with _naming(f"layer {layer.name!r}"):
-            found = hexagons.on_grid(path, _column(layer, path), places.cut(cells, part))
-        shares = [found == name for name in classes] + [np.not_equal(found, None)]
-        shares[-1] &= ~np.any(shares[:-1], axis=0)
-        method = "H3 cell at the centre"
-    elif form == "vector":
-        shares = _voting(layer, path, classes, _polygon_shares, cells, part)
-        method = "majority of polygons"
-    else:
-        _check_codes(study, layer, path)
-        how = resample.plan(rasters.describe(layer, path), cells)
-        shares = _voting(layer, path, classes, _code_shares, cells, part)
-        method = f"{'mode' if how.class_points > 1 else 'nearest'} of {how.size}"
-    shares = np.stack(shares)
+) -> list[np.ndarray]:
+    classes = layer_classes(study, layer)
+    shares = np.stack(_voting(layer, path, classes, cells, part))
     # as for numbers, half of a cell must be known: the mode of one mapped pixel is no map of it
     mapped, winner = shares.sum(axis=0) >= HALF, shares.argmax(axis=0)
-    planes = [np.where(mapped, winner == k, np.nan) for k in range(len(classes))]
-    return [f"{layer.name}={name}" for name in classes], planes, f"one-hot by {method}"
+    return [np.where(mapped, winner == k, np.nan) for k in range(len(classes))]
 
 
-def _voting(layer, path, classes, shares_of, cells, part) -> list[np.ndarray]:
+def _voting(
+    layer: Layer, path: Path, classes: list, cells: xr.DataArray, part: Part | None
+) -> list[np.ndarray]:
     """Return the shares of the named classes, then of those that the study leaves out.
 
     Those vote too: ground of a class that nobody named is known, and is none of the named ones.
@@ -172,96 +254,54 @@ def _voting(layer, path, classes, shares_of, cells, part) -> list[np.ndarray]:
     """
     others = sorted(_in_file(layer, path) - set(classes), key=str)
     if len(classes) + len(others) <= MOST_CLASSES:
-        return shares_of(layer, path, cells, part, classes + others)
-    shares = shares_of(layer, path, cells, part, classes)
-    total = shares_of(layer, path, cells, part, None)[0]
+        return _shares(layer, path, classes + others, cells, part)[0]
+    shares, total = _shares(layer, path, classes, cells, part)
     return [*shares, np.clip(total - sum(shares), 0, None)]
 
 
-def _check_codes(study: Study, layer: Layer, path: Path) -> None:
-    """Refuse a named code that no region's raster holds: a plane of zeros helps nobody."""
-    if not all(isinstance(code, int) for code in layer.classes or ()):
-        raise ValueError(f"layer {layer.name!r}: {path} is a raster; its `classes` are numbers")
-    there = frozenset().union(
-        *(_in_file(layer, study.file(layer, region)) for region in study.regions)
-    )
-    absent = [code for code in layer.classes or () if code not in there]
-    if absent:
-        listed = ", ".join(str(code) for code in sorted(there)[:20])
-        raise ValueError(
-            f"layer {layer.name!r}: no raster of it holds class {absent[0]!r}; they hold {listed}"
-        )
-
-
-def _fraction(
-    study: Study, layer: Layer, path: Path, cells: xr.DataArray, part: Part | None
-) -> tuple[np.ndarray, str]:
-    form = format_of(path)
-    if form == "hexagons" or (form == "raster" and layer.classes is None):
-        raise ValueError(
-            f"layer {layer.name!r}: kind fraction needs polygons, or a raster of codes and the "
-            f"`classes` to count; {path} is neither"
-        )
-    if form == "raster":
-        _check_codes(study, layer, path)
-        shares_of, how = _code_shares, resample.plan(rasters.describe(layer, path), cells)
-        method = f"area share of pixels of {how.size}"
-    else:
-        if layer.column is not None:
-            layer_classes(study, layer)  # which says what is wrong with the column
-        shares_of, n = _polygon_shares, vectors.SUPERSAMPLE
-        method = f"area share on {n} x {n} subcells"
-    total = np.clip(sum(shares_of(layer, path, cells, part, None)), 0, 1)
-    if layer.classes is None:  # polygons of one thing: no polygon, no such thing
-        return total, method
-    share = np.clip(sum(shares_of(layer, path, cells, part, list(layer.classes))), 0, 1)
+def _fraction(layer: Layer, path: Path, cells: xr.DataArray, part: Part | None) -> np.ndarray:
+    classes = None if layer.classes is None else list(layer.classes)
+    shares, total = _shares(layer, path, classes, cells, part)
+    total = np.clip(total, 0, 1)
+    if classes is None:  # polygons of one thing: no polygon, no such thing
+        return total
     # of a map of classes: where it shows nothing, nothing is known
-    return np.where(total >= HALF, share / np.maximum(total, HALF), np.nan), method
+    share = np.clip(sum(shares), 0, 1)
+    return np.where(total >= HALF, share / np.maximum(total, HALF), np.nan)
 
 
-def _code_shares(
-    layer: Layer, path: Path, cells: xr.DataArray, part: Part | None, codes: list | None
-) -> list[np.ndarray]:
-    """Return the share (y, x) of each code, or of all codes together."""
-    source = rasters.describe(layer, path)
-    shares, seen = resample.class_shares(source, cells, codes or [0], part)
-    return [seen] if codes is None else shares
+def _shares(
+    layer: Layer, path: Path, classes: list | None, cells: xr.DataArray, part: Part | None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the share (y, x) that each class has of a cell, and that anything known has."""
+    form = format_of(path)
+    if form == "vector":
+        return vectors.shares(layer, path, cells, classes, part)
+    if form == "raster":
+        return resample.class_shares(rasters.describe(layer, path), cells, classes, part)
+    with _naming(f"layer {layer.name!r}"):
+        here = places.cut(cells, part)
+        codes, there = hexagons.classes_on_grid(path, _column(layer, path), here)
+    number = {name: k for k, name in enumerate(there)}
+    return [codes == number.get(name, len(there)) for name in classes], codes >= 0
 
 
-def _polygon_shares(
-    layer: Layer, path: Path, cells: xr.DataArray, part: Part | None, classes: list | None
-) -> list[np.ndarray]:
-    what = f"layer {layer.name!r}"
-    if layer.crs is not None:
-        raise ValueError(f"{what}: {path} states its own CRS; leave `crs` out")
-    here = places.cut(cells, part)
-    if part is not None:
-        try:
-            vectors.features(path, what, here)
-        except ValueError:
-            vectors.features(path, what, cells)  # raises unless only this part is empty
-            return [np.zeros(here.shape, "float32") for _ in classes or [None]]
-    return vectors.shares(layer, path, here, classes)
-
-
-def _derived(
-    study: Study, layer: Layer, region: str, cells: xr.DataArray
-) -> tuple[np.ndarray, str]:
+def _derived(study: Study, layer: Layer, region: str, cells: xr.DataArray) -> np.ndarray:
     """Compute a layer from its parent, which is read beyond the region's rim."""
     parent, path = study.layer(layer.of), study.file(layer, region)
     step = cells.rio.transform().a
     margin = derive.margin(layer.derive, step, layer.reach)
     padded = places.padded(cells, margin)
     if parent.kind == "continuous":
-        # gradients want a surface without creases, which gaps cost more of
-        is_smooth = layer.derive != "highpass"
-        plane, _, how = _continuous(parent, path, padded, None, cubic=is_smooth)
-        plane = plane * parent.scale
+        plane = (
+            _continuous(parent, path, padded, None, cubic=layer.derive in derive.SMOOTH)
+            * parent.scale
+        )
     else:
-        _, (plane,), _, how = read(study, parent, region, padded)
+        (plane,) = read(study, parent, region, padded)
     with _naming(f"layer {layer.name!r}, {layer.derive} of {parent.name!r} ({path})"):
-        result, method = derive.compute(layer.derive, plane, step, layer.reach)
-    return result[margin:-margin, margin:-margin], f"{method}; {how}"
+        result = derive.compute(layer.derive, plane, step, layer.reach)
+    return result[margin:-margin, margin:-margin]
 
 
 def _column(layer: Layer, path: Path) -> str:
@@ -279,14 +319,3 @@ def _naming(what: str) -> Iterator[None]:
         raise OSError(str(error)) from error
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
-
-
-_WHOLE = {
-    "distance": (vectors.distance, lambda layer: "distance to nearest " + _noun(layer)),
-    "density": (vectors.density, lambda layer: f"density within {layer.reach / 1000:g} km"),
-    "points": (gridding.grid_points, lambda layer: f"{layer.method} gridding of points"),
-}
-
-
-def _noun(layer: Layer) -> str:
-    return "outline" if layer.edges else "feature"

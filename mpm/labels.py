@@ -36,7 +36,7 @@ def add_labels(cube: xr.Dataset, study: Study) -> tuple[xr.Dataset, pd.DataFrame
     known = deposits.read_deposits(study, cube.attrs["region"], cube["valid"])
     added, off_valid, shadowed = {}, {}, {}
     for name, target in study.targets.items():
-        own = _of_target(known, target)
+        own = target.of(known)
         number = deposit_numbers(known, target, cube["valid"])
         number[~valid] = -1
         added[name] = (("y", "x"), number >= 0)
@@ -69,7 +69,7 @@ def deposit_numbers(known: pd.DataFrame, target: Target, cells: xr.DataArray) ->
     nearest = np.full(cells.shape, np.inf)
     reach = int(np.ceil(target.radius / cells.rio.transform().a))
     x, y = cells["x"].values, cells["y"].values
-    for row in _of_target(known, target).itertuples():
+    for row in target.of(known).itertuples():
         rows = slice(max(row.row - reach, 0), row.row + reach + 1)
         cols = slice(max(row.col - reach, 0), row.col + reach + 1)
         away = np.hypot(x[None, cols] - row.x, y[rows, None] - row.y)
@@ -79,10 +79,6 @@ def deposit_numbers(known: pd.DataFrame, target: Target, cells: xr.DataArray) ->
         number[rows, cols][takes] = row.deposit
         nearest[rows, cols][takes] = away[takes]
     return number
-
-
-def _of_target(known: pd.DataFrame, target: Target) -> pd.DataFrame:
-    return known if target.types is None else known[known["type"].isin(target.types)]
 
 
 def likely_negatives(
@@ -170,7 +166,7 @@ def read_deposits(study: Study, target: str) -> dict[str, pd.DataFrame]:
     wanted, tables = study.target(target), {}
     for region in study.regions:
         place = artefacts.require(deposits_path(study, region), "01_data_preparation")
-        tables[region] = _of_target(pd.read_parquet(place), wanted)
+        tables[region] = wanted.of(pd.read_parquet(place))
     return tables
 
 

@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
 import zarr
-from affine import Affine
 from h3.api import basic_int as h3
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from mpm import artefacts, hexagons, lawley_table
+from mpm import artefacts, hexagons, lawley_table, places
 from mpm.lawley_facts import TEXT, facts, features, schema
 
 TILE = 1024  # rows and columns of a raster cube's chunk
@@ -186,14 +185,14 @@ def write_cubes(
     """
     _check_degrees(degrees)
     layers = pd.concat([_layers(parquet, name) for name in names], ignore_index=True)
-    places = []
+    written = []
     for continent, known in facts()["continents"]["table"].items():
         cells = _grid(known["bounds"], degrees)
-        places.append(out / f"{continent}.zarr")
-        with artefacts.atomic(places[-1]) as fresh:
+        written.append(out / f"{continent}.zarr")
+        with artefacts.atomic(written[-1]) as fresh:
             _write_empty(layers, cells, fresh, continent)
             _fill(fresh, parquet, found, layers, hexagons.rows_on_grid(parquet, cells), continent)
-    return places
+    return written
 
 
 def _check_degrees(degrees: float) -> None:
@@ -214,13 +213,7 @@ def _grid(bounds: list[float], degrees: float) -> xr.DataArray:
     """Make a grid from the north-west corner, as large as covers the bounds."""
     west, south, east, north = bounds
     rows, cols = (int(np.ceil(side / degrees - 1e-6)) for side in (north - south, east - west))
-    axes = {
-        "y": north - degrees * (np.arange(rows) + 0.5),
-        "x": west + degrees * (np.arange(cols) + 0.5),
-    }
-    cells = xr.DataArray(dask.array.zeros((rows, cols), chunks=TILE), axes, ("y", "x"))
-    cells = cells.rio.write_crs("EPSG:4326")
-    return cells.rio.write_transform(Affine(degrees, 0, west, 0, -degrees, north))
+    return places.grid("EPSG:4326", (west, north), degrees, (rows, cols))
 
 
 def _write_empty(layers: pd.DataFrame, cells: xr.DataArray, place: Path, continent: str) -> None:

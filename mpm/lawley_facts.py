@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ def columns() -> dict[str, dict]:
     return facts()["columns"]["table"]
 
 
+@lru_cache(maxsize=1)
 def merged() -> dict[str, tuple[str, dict[str, str]]]:
     """Return the columns of merged classes: the column each comes from, and what becomes what."""
     tables = facts()["merged_classes"]
@@ -39,6 +40,7 @@ def label_columns() -> list[str]:
     return published + [f"Label_{name}" for name in facts()["labels"]["table"]]
 
 
+@cache
 def column_type(name: str) -> pa.DataType:
     """Return the type of a published column's values, as they are kept."""
     special = {hexagons.KEY: pa.uint64(), "H3_Resolution": pa.int8()}

@@ -239,8 +239,7 @@ def _draw(
     metrics = _ranking(p[y], index, negative, weights)
     metrics |= _decisions(p[y], index, negative, weights, prediction.threshold)
     metrics |= _rates(p[y], index, negative, weights)
-    for area in areas:
-        share = captured(prediction, np.array([area]))[0]
+    for area, share in zip(areas, captured(prediction, np.asarray(areas)), strict=True):
         rate = weights @ share / number if number else np.full(1 + draws, np.nan)
         metrics[_capture_name(area)] = rate
     if number < 2:
@@ -407,8 +406,7 @@ def append_scores(path: Path, table: pd.DataFrame, keys: Mapping[str, str | int]
         same = pd.MultiIndex.from_frame(old[run]).isin(pd.MultiIndex.from_frame(fresh[run]))
         fresh = pd.concat([old[~same], fresh]) if not same.all() else fresh
     fresh = fresh.sort_values(SCORE_COLUMNS[:7]).reset_index(drop=True)
-    with artefacts.atomic(path) as unfinished:
-        fresh.to_parquet(unfinished, index=False)
+    artefacts.write_table(fresh, path)
 
 
 def read_scores(path: Path) -> pd.DataFrame:

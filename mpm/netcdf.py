@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,40 @@ def pixels(path: Path, variable: str, band: int, window: tuple[slice, slice]) ->
     Returns
     -------
     array (row, column)
-        float32 (float64 if the file's type does not fit), scaled, NaN where missing.
+        float32 (float64 if the file's type does not fit), scaled, NaN where missing or out of the
+        range that the file calls valid.
     """
-    with _opened(path) as data:
-        values = _select(data[variable], band, str(path))[window].values
-    return values.astype(np.result_type(values, "float32"))
+    with _opened(path, mask_and_scale=False) as data:
+        stored = _select(data[variable], band, str(path))[window].load()
+    decoded = xr.decode_cf(stored.to_dataset(name="of"), decode_times=False, decode_coords=False)
+    values = decoded["of"].values
+    values = values.astype(np.result_type(values, "float32"))
+    return np.where(_is_invalid(stored, values), np.float32(np.nan), values)
+
+
+def _is_invalid(stored: xr.DataArray, values: np.ndarray) -> np.ndarray:
+    """Say which numbers of a variable lie out of its valid range: bool (y, x).
+
+    The range is in the units of the stored numbers, but if these are integers and the range is not,
+    in those of the unpacked `values`.
+
+    Source: CF conventions, sections 2.5.1 and 8.1; NetCDF-Java, rules for missing data.
+    """
+    told, kept = stored.attrs, stored.values
+    ends = told.get("valid_range", (told.get("valid_min", -np.inf), told.get("valid_max", np.inf)))
+    if np.shape(ends) != (2,) or np.asarray(ends).dtype.kind not in "iuf":
+        return np.zeros(values.shape, bool)
+    low, high = ends
+    if kept.dtype.kind == "f":  # 0.1 in double precision is less than in single
+        low, high = np.asarray(ends).astype(kept.dtype)
+    elif any(np.isfinite(end) and not isinstance(end, Integral) for end in ends):
+        slack = abs(told.get("scale_factor", 0)) / 4  # of a step: unpacking rounds
+        kept, low, high = values, low - slack, high + slack
+    elif told.get("_Unsigned") == "true":
+        unsigned = f"u{kept.dtype.itemsize}"
+        kept = kept.astype(unsigned)
+        low, high = (np.asarray(end).astype(unsigned) if np.isfinite(end) else end for end in ends)
+    return (kept < low) | (kept > high)
 
 
 def _variable(data: xr.Dataset, name: str | None, what: str) -> str:
@@ -132,9 +162,10 @@ def _regular(axis: xr.DataArray, what: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[xr.Dataset]:
+def _opened(path: Path, **options) -> Iterator[xr.Dataset]:
+    options |= {"engine": engine(path), "decode_times": False, "cache": False}
     try:
-        data = xr.open_dataset(path, engine=engine(path), decode_times=False, cache=False)
+        data = xr.open_dataset(path, **options)
     except (ValueError, TypeError, KeyError, IndexError) as error:  # cut off in the header
         raise OSError(f"damaged NetCDF: {error}") from error
     with data:

@@ -34,12 +34,22 @@ def grid(crs: object, corner: tuple[float, float], step: float, shape: tuple) ->
     Returns
     -------
     DataArray (y, x)
-        float32 zeros; only the geometry matters.
+        As `plane`.
     """
     (west, north), (rows, columns) = corner, shape
     y, x = north - step * (np.arange(rows) + 0.5), west + step * (np.arange(columns) + 0.5)
-    cells = xr.DataArray(np.zeros(shape, "float32"), dims=("y", "x"), coords={"y": y, "x": x})
-    return cells.rio.write_crs(crs).rio.write_transform(Affine(step, 0, west, 0, -step, north))
+    to = Affine(step, 0, west, 0, -step, north)
+    # first the place, then the plane: rioxarray would copy its values
+    return plane(xr.Dataset(coords={"y": y, "x": x}).rio.write_crs(crs).rio.write_transform(to))
+
+
+def plane(place: xr.Dataset) -> xr.DataArray:
+    """Make a grid (y, x) of the coordinates of one: float32 zeros that can't be written to.
+
+    They take no memory, as only the geometry matters.
+    """
+    shape = place.sizes["y"], place.sizes["x"]
+    return xr.DataArray(np.broadcast_to(np.float32(0), shape), place.coords, ("y", "x"))
 
 
 def cut(cells: xr.DataArray, part: Part | None) -> xr.DataArray:

@@ -102,10 +102,7 @@ def sum_within(
 
 def padded(cells: xr.DataArray, reach: float) -> xr.DataArray:
     """Return a grid with a rim as wide as `reach`, in whole cells, around all sides."""
-    rim, step = _rim(cells, reach), cells.rio.transform().a
-    west, _, _, north = cells.rio.bounds()
-    shape = tuple(size + 2 * rim for size in cells.shape)
-    return places.grid(cells.rio.crs, (west - rim * step, north + rim * step), step, shape)
+    return places.padded(cells, _rim(cells, reach))
 
 
 def mean_within(fine: np.ndarray, n: int, cells: xr.DataArray, reach: float) -> np.ndarray:

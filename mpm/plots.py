@@ -14,12 +14,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from mpm import artefacts
 
 DPI = 150
+DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
-TARGET_COLORS = ["red", "black", "magenta", "orange"]
+TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
 METHODS = {
     "oracle": "oracle (true probability)",
@@ -87,7 +91,8 @@ def show_map(
     Parameters
     ----------
     layer : DataArray (y, x)
-        With a projected CRS; NaN is drawn in light grey.
+        With a projected CRS, in memory or a Dask array, of which at most `DRAWN` cells a side
+        are kept; NaN is drawn in light grey.
     ax : Axes, optional
     label : str
         Of the colour bar, with units.
@@ -105,6 +110,7 @@ def show_map(
     Axes
     """
     ax = ax or plt.subplots(figsize=(5, 4.5), layout="constrained")[1]
+    layer = thinned(layer)
     values = layer.values
     if limits is None:
         limits = tuple(np.nanpercentile(values, [2, 98])) if np.isfinite(values).any() else (0, 1)
@@ -116,12 +122,12 @@ def show_map(
         ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
     if deposits is not None and len(deposits):
         show_deposits(deposits, ax)
-    ax.set(aspect="equal", title=title)
+    ax.set_title(title)
     if axes:
-        ax.set(xlabel="Easting (km)", ylabel="Northing (km)")
+        kilometres(ax)
         _note_crs(layer, ax)
     else:
-        ax.set(xticks=[], yticks=[])
+        ax.set(aspect="equal", xticks=[], yticks=[])
     return ax
 
 
@@ -136,6 +142,7 @@ def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label
         markeredgecolor=color,
         markeredgewidth=0.7,
         label=label or None,
+        path_effects=_halo("white", 1.4),
     )
 
 
@@ -143,38 +150,81 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
     """Draw several evidence layers of one region, each with its own scale."""
     rows = -(-len(layers) // columns)
     columns = -(-len(layers) // rows)  # no row that is almost empty
-    height = 1.7 * cube.sizes["y"] / cube.sizes["x"]
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(2.5 * columns, (height + 0.6) * rows + 0.4),
-        layout="constrained",
-        squeeze=False,
-    )
+    fig, axes = plt.subplots(rows, columns, squeeze=False)
     for ax, name in zip(axes.flat, layers, strict=False):
         _show_layer(cube["evidence"].sel(layer=name), ax)
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
     _scale_bar(axes.flat[0], cube)
     fig.suptitle(title)
+    fit(axes, (1.7, 1.7 * cube.sizes["y"] / cube.sizes["x"]))
     return fig
 
 
+def fit(axes: np.ndarray, size: tuple[float, float], *, gap: float = 0.12) -> None:
+    """Give all panels of a figure one size and even gaps, and the figure the size that takes.
+
+    What sticks out of the panels (labels, titles, bars) is measured, so that none is cut off or
+    overlaps another, whatever its length.
+
+    Parameters
+    ----------
+    axes : array (rows, columns) of Axes
+        All panels of one figure without a layout engine, drawn on and labelled.
+    size : (float, float)
+        Width and height of a panel (inches).
+    gap : float
+        Between what sticks out of neighbouring panels (inches).
+    """
+    fig = axes[0, 0].figure
+    whole = fig.get_size_inches()
+    for ax in axes.flat:
+        ax.set_position([0, 0, *(np.array(size) / whole)])
+    inner = np.array([ax.get_window_extent().extents for ax in axes.flat])
+    outer = np.array([ax.get_tightbbox().extents for ax in axes.flat])
+    # text is a little longer at other resolutions than the one it is measured at
+    left, bottom, right, top = 1.05 * abs(outer - inner).max(axis=0) / fig.dpi + gap / 2
+    title = fig._suptitle.get_window_extent() if fig.get_suptitle() else None
+    above, across = (title.height / fig.dpi + gap, title.width / fig.dpi + gap) if title else (0, 0)
+    rows, columns = axes.shape
+    step = np.array([left + size[0] + right, bottom + size[1] + top])
+    whole = np.array([max(columns * step[0], across), rows * step[1] + above])
+    fig.set_size_inches(whole)
+    for (row, column), ax in np.ndenumerate(axes):
+        corner = step * (column, rows - 1 - row) + (left, bottom)
+        ax.set_position([*(corner / whole), *(np.array(size) / whole)])
+    if title:
+        fig._suptitle.set(y=1 - gap / 2 / whole[1], verticalalignment="top")
+
+
 def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
-    name, units = str(plane["layer"].item()), str(plane["units"].item())
-    heading = "\n".join(textwrap.wrap(readable(name), 24))
+    plane = thinned(plane).compute()  # a lazy plane is read once
+    heading = "\n".join(textwrap.wrap(readable(plane["layer"].item()), 24))
     if str(plane["kind"].item()) == "binary":
         show_map(plane, ax, label="", limits=(0, 1), axes=False, bar=False, cmap="cividis")
         ax.set_title(heading + "\n(yellow: yes)", fontsize=8)
         return
-    if units == "m" and np.nanmax(np.abs(plane.values), initial=0) >= 20_000:
-        plane, units = plane / 1000, "km"  # nobody reads distances of a continent in metres
-    show_map(plane, ax, label="", axes=False, bar=False)
+    divisor, units = readable_units(str(plane["units"].item()), plane.values)
+    show_map(plane / divisor, ax, label="", axes=False, bar=False)
     ax.set_title(heading, fontsize=8)
     # beside the map itself: as high as it is, whatever the shape of the region
     bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.03, 0, 0.05, 1]))
-    bar.set_label(units if units != "1" else "share", fontsize=7)
+    bar.set_label(units, fontsize=7)
     bar.ax.tick_params(labelsize=7)
+
+
+def readable_units(units: str, values: np.ndarray) -> tuple[float, str]:
+    """Return what to divide values by, and their units then, as a reader would have them.
+
+    Nobody reads distances of a continent in metres; values without units are shares if they lie
+    between 0 and 1.
+    """
+    low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    if units == "m" and max(-low, high) >= 20_000:
+        return 1000, "km"
+    if units == "1":
+        return 1, "share" if low >= 0 and high <= 1 else "no units"
+    return 1, units
 
 
 def missing_table(coverage: pd.DataFrame) -> Figure:
@@ -214,9 +264,9 @@ def deposit_maps(
     """Draw known deposits of each target over one evidence layer, a panel a region."""
     fig, axes = panels(len(cubes))
     for ax, (region, cube) in zip(axes, cubes.items(), strict=True):
-        plane = cube["evidence"].sel(layer=over)
-        units = str(plane["units"].item())
-        show_map(plane, ax, label=f"{readable(over)} ({units})", cmap="cividis")
+        plane = thinned(cube["evidence"].sel(layer=over)).compute()
+        divisor, units = readable_units(str(plane["units"].item()), plane.values)
+        show_map(plane / divisor, ax, label=f"{readable(over)} ({units})", cmap="cividis")
         show_targets(ax, deposits[region], targets, region)
     return fig
 
@@ -225,10 +275,10 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
     """Draw a region's known deposits, a colour a target, counted in the title."""
     counts = []
     for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
-        own = deposits if target.types is None else deposits[deposits["type"].isin(target.types)]
+        own = target.of(deposits)
         show_deposits(own, ax, color=color)
         counts.append(f"{own['deposit'].nunique()} {name} ({color})")
-    ax.set_title(f"{region}: {', '.join(counts)}")
+    ax.set_title(f"{readable(region)}: {', '.join(counts)}")
 
 
 def split_maps(
@@ -245,7 +295,8 @@ def split_maps(
             code[part[k]] = number
         image = ax.imshow(code, extent=extent_km(cube), cmap=scale, norm=norm)
         _show_cells(positives[k], cube, ax)
-        ax.set(aspect="equal", title=region, xlabel="Easting (km)", ylabel="Northing (km)")
+        ax.set_title(region)
+        kilometres(ax)
         ax.set_facecolor("white")
         _note_crs(cube["valid"], ax)
     bar = fig.colorbar(image, ax=list(axes), ticks=range(4), shrink=0.6)
@@ -395,13 +446,7 @@ def likelihood_maps(
 ) -> Figure:
     """Draw likelihood, and uncertainty if it is there, of all regions."""
     names = [name for name in SCALES if name in next(iter(maps.values()))]
-    fig, axes = plt.subplots(
-        len(names),
-        len(maps),
-        figsize=(5.2 * len(maps), 4.3 * len(names)),
-        layout="constrained",
-        squeeze=False,
-    )
+    fig, axes = _grid(len(names), len(maps), (5.2, 4.3))
     for row, name in zip(axes, names, strict=True):
         limits = _shared_limits(name, list(maps.values()))
         for ax, (region, result) in zip(row, maps.items(), strict=True):
@@ -439,13 +484,7 @@ def held_out_maps(
         Positive cells, a region each.
     """
     regions = list(next(iter(ranks.values())))
-    fig, axes = plt.subplots(
-        len(regions),
-        len(ranks),
-        figsize=(3.4 * len(ranks) + 0.8, 3.3 * len(regions)),
-        layout="constrained",
-        squeeze=False,
-    )
+    fig, axes = _grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
     for column, (method, maps) in zip(axes.T, ranks.items(), strict=True):
         for k, (ax, (region, rank)) in enumerate(zip(column, maps.items(), strict=True)):
             title = f"{region}: {METHODS.get(method, method)}"
@@ -482,13 +521,7 @@ def attribution_maps(
         for name in names
     }
     top = max(float(np.nanpercentile(np.abs(plane), 98)) for plane in planes.values())
-    fig, axes = plt.subplots(
-        len(maps),
-        len(names),
-        figsize=(4.2 * len(names) + 0.8, 4 * len(maps)),
-        layout="constrained",
-        squeeze=False,
-    )
+    fig, axes = _grid(len(maps), len(names), (4.2, 4), beside=0.8)
     for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
         title = f"{region}: {readable(name)}"
         show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
@@ -514,15 +547,8 @@ def score_dots(
         Metric to the value of a random ranking.
     """
     order = [name for name in METHODS if name in set(scores["method"])][::-1]
-    fig, axes = plt.subplots(
-        1,
-        len(metrics),
-        figsize=(4.3 * len(metrics), 0.42 * len(order) + 1.4),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+    fig, axes = panels(len(metrics), size=(4.3, 0.42 * len(order) + 1.4), sharey=True)
+    for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
         for shift, split in zip([0.15, -0.15], ["blocks", "random"], strict=True):
             rows = scores[(scores["metric"] == metric) & (scores["split"] == split)]
             rows = rows.set_index("method").reindex(order)
@@ -534,7 +560,7 @@ def score_dots(
         ax.set_yticks(range(len(order)), [METHODS[name] for name in order])
         ax.set(xlabel=title)
         ax.grid(axis="y", color="0.93")
-    handles, names = axes[0][0].get_legend_handles_labels()
+    handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, [f"{name} split" for name in names], loc="outside upper right", ncols=2)
     sns.despine(fig)
     return fig
@@ -626,21 +652,14 @@ def importance_bars(
     shares = pd.DataFrame({name: values / values.sum() for name, values in importances.items()})
     shares = shares.loc[shares.mean(axis=1).sort_values().index]
     palette = {"causal": "C2", "proxy": "C1", "distractor": "0.6"}
-    fig, axes = plt.subplots(
-        1,
-        len(importances),
-        figsize=(4.5 * len(importances), 0.26 * len(shares) + 1.2),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, name in zip(axes[0], shares, strict=True):
+    fig, axes = panels(len(importances), size=(4.5, 0.26 * len(shares) + 1.2), sharey=True)
+    for ax, name in zip(axes, shares, strict=True):
         colors = [palette[roles[layer]] if roles else "C0" for layer in shares.index]
         ax.barh([readable(layer) for layer in shares.index], 100 * shares[name], color=colors)
         ax.set(xlabel="share of all contributions (%)", title=name)
     if roles:
         handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in palette.values()]
-        axes[0][-1].legend(handles, palette, title="true role", loc="lower right")
+        axes[-1].legend(handles, palette, title="true role", loc="lower right")
     sns.despine(fig)
     return fig
 
@@ -736,12 +755,46 @@ def overview(
     return fig
 
 
-def panels(count: int) -> tuple[Figure, np.ndarray]:
-    """Return a figure with maps side by side, and their axes."""
-    fig, axes = plt.subplots(
-        1, count, figsize=(5.2 * count, 4.6), layout="constrained", squeeze=False
-    )
+def panels(
+    count: int, *, size: tuple[float, float] = (5.2, 4.6), sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure with panels of a size (inches) side by side, and their axes."""
+    fig, axes = _grid(1, count, size, sharey=sharey)
     return fig, axes[0]
+
+
+def _grid(
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    *,
+    beside: float = 0,
+    sharey: bool = False,
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure with rows of panels of a size, room beside them (inches), and the axes."""
+    whole = size[0] * columns + beside, size[1] * rows
+    return plt.subplots(
+        rows, columns, figsize=whole, layout="constrained", sharey=sharey, squeeze=False
+    )
+
+
+def kilometres(ax: Axes) -> None:
+    """Label the axes of a map in kilometres, the same length in both directions."""
+    ax.set(aspect="equal", xlabel="Easting (km)", ylabel="Northing (km)")
+    ax.locator_params(nbins=6)
+
+
+def thinned(layer: xr.DataArray) -> xr.DataArray:
+    """Return every second, third ... cell of a map, so that at most `DRAWN` a side remain.
+
+    Figures hold what they draw, and a map of a cube larger than memory must not be held.
+    """
+    step = -(-max(layer.sizes["y"], layer.sizes["x"]) // DRAWN)
+    if step <= 1:
+        return layer
+    middle = slice(step // 2, None, step)  # of the cells that the kept one stands for
+    few = layer.isel(y=middle, x=middle)
+    return few.rio.write_transform(few.rio.transform(recalc=True))
 
 
 def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, float]:
@@ -752,15 +805,24 @@ def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, fl
 
 def _note_crs(layer: xr.DataArray, ax: Axes) -> None:
     name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
-    ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right", color="0.3")
+    note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
+    note.set_path_effects(_halo("white", 1.5))
 
 
 def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
-    west, east, south, north = extent_km(layer)
+    west, east, _, _ = extent_km(layer)
     length = float(f"{(east - west) / 4:.0e}")
-    x, y = west + 0.05 * (east - west), south + 0.05 * (north - south)
-    ax.plot([x, x + length], [y, y], color="black", linewidth=2, solid_capstyle="butt")
-    ax.annotate(f"{length:g} km", (x, y), xytext=(0, 3), textcoords="offset points", fontsize=7)
+    bar = AnchoredSizeBar(
+        ax.transData, length, f"{length:g} km", "lower left", label_top=True, sep=2, pad=0.3,
+        size_vertical=0, fontproperties=FontProperties(size=7),
+    )  # fmt: skip
+    bar.patch.set(facecolor="white", edgecolor="none", alpha=0.8)  # read on any ground
+    ax.add_artist(bar)
+
+
+def _halo(color: str, linewidth: float) -> list[withStroke]:
+    """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
+    return [withStroke(linewidth=linewidth, foreground=color)]
 
 
 def _show_ground(result: xr.Dataset, ax: Axes) -> None:

@@ -11,9 +11,9 @@ import pyproj
 import shapely
 import xarray as xr
 
-from mpm import geography, vectors
+from mpm import geography, vector_files
 from mpm.layers import read_crs
-from mpm.vector_files import check_place
+from mpm.vector_files import VECTORS, check_place
 from mpm.vector_files import read as read_vectors
 
 _DELIMITERS = ";\t|,"  # in this order where a heading has as many of two
@@ -47,7 +47,7 @@ def read(path: Path, what: str) -> pd.DataFrame:
     """
     if path.is_dir():
         raise ValueError(f"{what}: {path} is a folder; name the file")
-    return _features(path, what) if path.suffix.lower() in vectors.VECTORS else _table(path, what)
+    return _features(path, what) if path.suffix.lower() in VECTORS else _table(path, what)
 
 
 def place(
@@ -131,7 +131,7 @@ def numbers(table: pd.DataFrame, name: str | None, path: Path, what: str) -> np.
     ValueError
         If there is no such column, or it holds what is no number; the message names the line.
     """
-    column = vectors.column(table, name, what, path)
+    column = vector_files.column(table, name, what, path)
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy("float64", na_value=np.nan)
     else:
@@ -236,6 +236,8 @@ def _rows(text: str, delimiter: str) -> tuple[list[str], list[list[str]], list[i
             rows.append(row)
             lines.append(line)
         line = reader.line_num + 1
+    if not rows:
+        raise csv.Error("it holds nothing but delimiters")
     width = len(rows[0])
     for row, line in zip(rows, lines, strict=True):
         if any(row[width:]):

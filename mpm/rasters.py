@@ -118,7 +118,9 @@ def _check_place(crs: pyproj.CRS, what: str, west, north, dx, dy, rows, columns)
         return
     if not crs.is_projected:
         raise ValueError(f"{what} has a CRS of its own ({crs.name}); give it one of the Earth")
-    if max(map(abs, (west, east, south, north))) <= 360:
+    # in kilometres, a continent has such coordinates
+    in_metres = crs.axis_info[0].unit_conversion_factor < 100
+    if in_metres and max(map(abs, (west, east, south, north))) <= 360:
         raise ValueError(
             f"{what} says it is projected ({crs.name}), but its bounds {west:g}, {south:g}, "
             f"{east:g}, {north:g} look like degrees; correct its CRS"

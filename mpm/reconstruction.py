@@ -101,16 +101,12 @@ def _bilinear(values: Tensor, seen: Tensor, patch: int) -> Tensor:
     mean = avg_pool2d(values * seen, patch)
     side = mean.shape[-1]
     # fill hidden patches from ever wider neighbourhoods until every patch has a value
-    total, weight = mean, share
-    done = weight > 0
-    result = torch.where(done, total / weight.clamp(min=1e-9), 0.0)
-    for reach in range(1, side):
-        size = 2 * reach + 1
-        wide = avg_pool2d(mean, size, 1, reach, count_include_pad=True)
-        near = avg_pool2d(share, size, 1, reach, count_include_pad=True)
+    result, done = torch.zeros_like(mean), torch.zeros_like(mean, dtype=torch.bool)
+    for reach in range(side):
+        wide, near = (avg_pool2d(each, 2 * reach + 1, 1, reach) for each in (mean, share))
         takes = ~done & (near > 0)
         result = torch.where(takes, wide / near.clamp(min=1e-9), result)
-        done = done | takes
+        done |= takes
     return interpolate(result, scale_factor=patch, mode="bilinear", align_corners=False)
 
 
@@ -147,7 +143,7 @@ def panels(filled: Filled, layers: list[str], kinds, *, rows: int) -> dict[str, 
     filled : Filled
     layers : list of str
     kinds : sequence of str
-        "continuous" or "binary", a layer each; continuous layers are shown first.
+        "continuous" or "binary", a layer each; binary ones are shown only if all are.
     rows : int
         How many layers, spread evenly over the list.
 
@@ -156,12 +152,8 @@ def panels(filled: Filled, layers: list[str], kinds, *, rows: int) -> dict[str, 
     dict
         Layer to {"input", "masked", "reconstructed", "error"} of arrays (H, W).
     """
-    order = [k for k, kind in enumerate(kinds) if kind == "continuous"]
-    order += [k for k, kind in enumerate(kinds) if kind != "continuous"]
-    continuous = sum(kind == "continuous" for kind in kinds)
-    chosen = (
-        np.linspace(0, max(continuous, 1) - 1, min(rows, max(continuous, 1))).round().astype(int)
-    )
+    order = [k for k, kind in enumerate(kinds) if kind == "continuous"] or [0]
+    chosen = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
     shown = {}
     for k in (order[position] for position in chosen):
         complete = filled.scored[:, k].sum(dim=(1, 2)) == filled.hidden[:, 0].sum(dim=(1, 2))

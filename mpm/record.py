@@ -28,8 +28,8 @@ class RunRecord:
     packages : dict of str
         Version of each direct dependency.
     python, platform : str
-    cpus, threads : int, and str or None
-        Processors, and `OMP_NUM_THREADS` if set.
+    cpus, threads : int or None, and int
+        Processors, and how many threads trained (`artefacts.threads`).
     seed : int or None
     notebooks : dict of dict
         By name: key, status ("running", "done", "failed"), parameters, started (UTC), wall_s (s),
@@ -45,7 +45,7 @@ class RunRecord:
     python: str
     platform: str
     cpus: int | None
-    threads: str | None
+    threads: int
     seed: int | None
     notebooks: dict[str, dict]
 
@@ -87,7 +87,7 @@ def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
         python=platform.python_version(),
         platform=platform.platform(),
         cpus=os.cpu_count(),
-        threads=os.environ.get("OMP_NUM_THREADS"),
+        threads=artefacts.threads(),
         seed=seed,
         notebooks={name: entry for name, entry in last.items() if name in notebooks},
     )

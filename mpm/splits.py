@@ -57,13 +57,13 @@ class Split:
 
 def auto_block_km(cubes: Sequence[xr.Dataset], folds: int) -> float:
     """Return the block side (km, in tens) at which the valid area makes five blocks a fold."""
-    area = sum(int(cube["valid"].sum()) * _cell_km(cube) ** 2 for cube in cubes)
+    area = sum(int(cube["valid"].sum()) * cell_km(cube) ** 2 for cube in cubes)
     return max(10.0, round((area / (5 * folds)) ** 0.5, -1))
 
 
 def dead_cells(cubes: Sequence[xr.Dataset], window: int, radius_m: float) -> int:
     """Return half a window plus the label radius, in cells."""
-    return window // 2 + int(np.ceil(radius_m / 1000 / min(_cell_km(cube) for cube in cubes)))
+    return window // 2 + int(np.ceil(radius_m / 1000 / min(cell_km(cube) for cube in cubes)))
 
 
 def make_split(
@@ -180,7 +180,7 @@ def _units(cubes, kind: str, settings: SplitSettings, targets: Sequence[str]):
     units, offset = [], 0
     for cube in cubes:
         shape = cube["valid"].shape
-        side = 1 if kind == "random" else max(1, round(settings.block_km / _cell_km(cube)))
+        side = 1 if kind == "random" else max(1, round(settings.block_km / cell_km(cube)))
         across = -(-shape[1] // side)
         rows, cols = np.indices(shape) // side
         unit = offset + rows * across + cols
@@ -263,5 +263,6 @@ def _near(cells: np.ndarray, gap: int) -> np.ndarray:
     return maximum_filter(cells, size=2 * gap + 1)
 
 
-def _cell_km(cube: xr.Dataset) -> float:
+def cell_km(cube: xr.Dataset) -> float:
+    """Return the size of a cube's cells (km)."""
     return abs(float(cube["x"][1] - cube["x"][0])) / 1000

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import pandas as pd
 import pyproj
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -157,12 +158,17 @@ class Target(Strict):
     types : tuple of str, optional
         Values of the deposits' type column; all deposits if left out.
     radius : float
-        Cells whose centre lies within this distance (m) of a deposit are positive, and always the
-        cell that holds it.
+        Cells whose centre lies within this distance (m) of a deposit inside the region's grid are
+        positive, and always the cell that holds it. A deposit outside makes no cell positive,
+        however near it lies.
     """
 
     types: tuple[str, ...] | None = None
     radius: float = Field(default=0.0, ge=0)
+
+    def of(self, known: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table of known deposits that are of the target's types."""
+        return known if self.types is None else known[known["type"].isin(self.types)]
 
 
 class Study(Strict):
@@ -245,8 +251,7 @@ class Study(Strict):
     @property
     def raw(self) -> Path:
         """Folder of the study's input files."""
-        inside = artefacts.home() / "data" / "studies" in self.path.parents
-        base = artefacts.home() / "data" / "raw" if inside else self.path.parent
+        base = artefacts.home() / "data" / "raw" if self._is_ours else self.path.parent
         return base / (self.folder or self.name)
 
     @property
@@ -260,16 +265,16 @@ class Study(Strict):
         return artefacts.figures(self.name)
 
     @property
-    def sha256(self) -> str:
-        """SHA-256 of the study file."""
-        return artefacts.sha256(self.path)
-
-    @property
     def remedy(self) -> str:
         """What to do about a missing file."""
         if self.fetch == "none":
-            return "correct `file` in the study file, or put the file there"
-        return f"run `mpm fetch {self.name}`"
+            return f"put the file there, or correct `file` in {self.path}"
+        return f"run `mpm fetch {self.path.stem if self._is_ours else self.path}`"
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it comes with the compendium."""
+        return artefacts.home() / "data" / "studies" in self.path.parents
 
     def file(self, item: Layer | Deposits, region: str) -> Path:
         """Return the path of a layer's or the deposits' file for one region.
@@ -279,6 +284,11 @@ class Study(Strict):
         while isinstance(item, Layer) and item.of is not None:
             item = self.layer(item.of)
         return self.raw / item.file.replace("{region}", region)
+
+    def area(self, region: str) -> Path | None:
+        """Return the path of the vector file that bounds a region's study area, if there is one."""
+        name = self.regions[region].area
+        return None if name is None else self.raw / name.replace("{region}", region)
 
     def layer(self, name: str) -> Layer:
         """Return a layer by name.

@@ -1,7 +1,6 @@
 """Pretraining: the masked autoencoder learns from unlabeled windows."""
 
 import ctypes
-import os
 import sys
 from dataclasses import dataclass
 
@@ -18,11 +17,11 @@ from mpm.windows import Windows
 def device_of(name: str) -> torch.device:
     """Return a device by name; "auto" takes a CUDA device if there is one.
 
-    Also sets the number of CPU threads (`MPM_THREADS`, default all cores): the same number gives
-    the same weights, another number may not. And has freed memory kept for the next step.
+    Also sets the number of CPU threads (`artefacts.threads`): the same number gives the same
+    weights, another number may not. And has freed memory kept for the next step.
     """
     _keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("MPM_THREADS") or os.cpu_count() or 1))
+    torch.set_num_threads(artefacts.threads())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -31,6 +31,7 @@ UNREADABLE = (  # what libraries raise on damaged files, or on such as nobody ma
     pd.errors.ParserError,
     pd.errors.EmptyDataError,
 )
+VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 _SWITCH = threading.Lock()  # GDAL's settings are those of the whole process
 _TABLES = (".csv", ".tsv", ".txt")
 _RASTERS = (".tif", ".tiff", ".nc", ".grd", ".vrt", ".img", ".asc")

@@ -1,7 +1,7 @@
 """Vector layers on a region's grid: area shares, distances and densities of features."""
 
 from collections.abc import Iterator
-from glob import escape
+from functools import lru_cache
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,21 +13,17 @@ import xarray as xr
 from affine import Affine
 from rasterio.features import rasterize
 
-from mpm import geography, planar
+from mpm import geography, places, planar
 from mpm.layers import Layer
-from mpm.vector_files import check_place, nearest, opened, read_part
-from mpm.vector_files import classes as classes
-from mpm.vector_files import column as column
+from mpm.places import Part
+from mpm.vector_files import check_place, column, opened, read_part
 
-VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 SUPERSAMPLE = 5  # polygons are burnt on cells this many times finer, then counted
 _GLOBE = 4e7  # m: nothing lies farther away
 _FARTHEST = 2  # diagonals of the region: a map of what lies farther is no evidence
 
 
-def features(
-    path: Path, what: str, cells: xr.DataArray, margin: float = 0, *, edges: bool = False
-) -> gpd.GeoDataFrame:
+def features(path: Path, what: str, cells: xr.DataArray, margin: float = 0) -> gpd.GeoDataFrame:
     """Read a vector file's features near a region, in the region's CRS.
 
     They are clipped in the file's CRS before they are projected, so that nothing from the far side
@@ -44,8 +40,6 @@ def features(
         The region's grid.
     margin : float
         How far around the region to look, in cells.
-    edges : bool
-        Return polygons as their outlines.
 
     Returns
     -------
@@ -58,7 +52,7 @@ def features(
         If the file has no CRS, or one that its coordinates can't be in, no feature or several
         layers, or no feature lies near the region.
     """
-    found, noun = _near(path, what, cells, margin, edges)
+    found, noun = _near(path, what, cells, margin, edges=False)
     if found.empty:
         raise ValueError(
             f"{what}: no {noun} of {path} touches the region; is the file's CRS right?"
@@ -66,47 +60,71 @@ def features(
     return found
 
 
-def shares(layer: Layer, path: Path, cells: xr.DataArray, classes: list | None) -> list[np.ndarray]:
-    """Return the area share of each class, or of all polygons together, in every cell.
+def shares(
+    layer: Layer,
+    path: Path,
+    cells: xr.DataArray,
+    classes: list | None,
+    part: Part | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the area share of each class, and of all polygons together, in every cell.
 
     Polygons are burnt on cells `SUPERSAMPLE` times finer by the centre rule, and counted. Where
-    polygons of classes overlap, the later one in the file wins.
+    polygons of classes overlap, the later one in the file wins; those of no class in the list
+    lose to any.
 
     Parameters
     ----------
     layer : Layer
-        Names the column, and the classes that must occur.
+        Names the column.
     path : Path
         Its file.
     cells : DataArray (y, x)
-        The region's grid.
+        The whole grid of a region.
     classes : list, optional
-        Classes to count; None counts all polygons, overlaps once.
+        Classes to count.
+    part : tuple of slice, optional
+        Rows and columns that are wanted, by default all. It may hold no polygon.
 
     Returns
     -------
     list of array (y, x)
         float32, 0 to 1, one a class.
+    array (y, x)
+        The share of all polygons, overlaps counted once.
 
     Raises
     ------
     ValueError
-        If the file holds no polygons, none touches the region, the column is missing, or a class
-        that the layer names occurs nowhere; the message offers the nearest names.
+        If the file holds no polygons, none touches the region, or the column is missing.
     """
-    what = f"layer {layer.name!r}"
-    _check_classes(layer, path, what)
-    shapes = features(path, what, cells)
+    what, here, count = f"layer {layer.name!r}", places.cut(cells, part), len(classes or ())
+    shapes, _ = _near(path, what, here, 0, edges=False)
     shapes = shapes[_dimension(shapes) == 2]
-    if shapes.empty:
+    if shapes.empty and 2 not in _dimensions(path, what, cells):
         raise ValueError(f"{what}: {path} holds no polygons; area shares need some")
-    numbers, count = np.ones(len(shapes), int), 1
-    if classes is not None:
+    numbers = np.full(len(shapes), count + 1)
+    if classes is not None and len(shapes):
         number = {name: k + 1 for k, name in enumerate(classes)}
         values = column(shapes, layer.column, what, path)
-        numbers, count = np.array([number.get(name, 0) for name in values]), len(classes)
-    burnt = _burnt(shapes[numbers > 0], numbers[numbers > 0], cells, SUPERSAMPLE)
+        numbers = np.array([number.get(name, count + 1) for name in values])
+    order = np.argsort(numbers <= count, kind="stable")
+    burnt = _burnt(shapes.iloc[order], numbers[order], here, SUPERSAMPLE)
     return _counted(burnt, SUPERSAMPLE, count)
+
+
+def _dimensions(path: Path, what: str, cells: xr.DataArray) -> frozenset[int]:
+    """Return of what dimensions a file's features in a region are; raises as `features` does."""
+    to = cells.rio.transform()
+    corner = to.c, to.f
+    modified = path.stat().st_mtime_ns
+    return _found(path, what, modified, cells.rio.crs.to_wkt(), corner, to.a, cells.shape)
+
+
+@lru_cache(maxsize=64)
+def _found(path: Path, what: str, _modified: int, *place) -> frozenset[int]:
+    # many a tile holds nothing: the whole region is looked at once
+    return frozenset(_dimension(features(path, what, places.grid(*place))).tolist())
 
 
 def distance(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
@@ -121,8 +139,10 @@ def distance(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     layer : Layer
         `edges`: to the outlines of polygons; else polygons are 0 inside. `classes` of `column`
         select features.
-    path, cells
-        As for `shares`.
+    path : Path
+        Its file.
+    cells : DataArray (y, x)
+        The region's grid.
 
     Returns
     -------
@@ -132,10 +152,10 @@ def distance(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     Raises
     ------
     ValueError
-        As for `shares`; but the features may lie outside the region, at most twice its diagonal.
+        As for `features`; but they may lie outside the region, at most twice its diagonal. Also if
+        the column is missing.
     """
     what, step = f"layer {layer.name!r}", cells.rio.transform().a
-    _check_classes(layer, path, what)
     centres = np.stack(np.meshgrid(cells["x"], cells["y"]), axis=-1).reshape(-1, 2)
     away = np.full(len(centres), np.inf)
     settled, margin = 0.0, float(max(cells.shape))
@@ -165,7 +185,7 @@ def density(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     Parameters
     ----------
     layer, path, cells
-        As for `shares`. `classes` of `column` select features.
+        As for `distance`. `classes` of `column` select features.
 
     Returns
     -------
@@ -176,12 +196,11 @@ def density(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     Raises
     ------
     ValueError
-        As for `shares`, and if the circle is smaller than a cell.
+        As for `features`, and if the circle is smaller than a cell or the column is missing.
     """
     what, step, reach = f"layer {layer.name!r}", cells.rio.transform().a, layer.reach
     if reach < step / 2:
         raise ValueError(f"{what}: reach {reach:g} m is less than half a cell of {step:g} m")
-    _check_classes(layer, path, what)
     shapes = features(path, what, cells, margin=reach / step)
     dimension = _dimension(shapes).max()
     shapes = _selected(shapes[_dimension(shapes) == dimension], layer, path, what)
@@ -231,22 +250,6 @@ def _selected(shapes: gpd.GeoDataFrame, layer: Layer, path: Path, what: str) -> 
     return shapes[column(shapes, layer.column, what, path).isin(layer.classes)]
 
 
-def _check_classes(layer: Layer, path: Path, what: str) -> None:
-    """Raise if a class that the study names occurs neither here nor in another region's file."""
-    if layer.classes is None:
-        return
-    known = classes(path, layer.column, what)
-    if "{region}" in layer.file and not known.issuperset(layer.classes):
-        inner = Path(layer.file).relative_to(Path(layer.file).anchor)
-        pattern = "*".join(escape(part) for part in str(inner).split("{region}"))
-        for other in sorted(path.parents[len(inner.parts) - 1].glob(pattern)):
-            known |= classes(other, layer.column, what)
-    for name in layer.classes:
-        if name not in known:
-            near = nearest(name, sorted(known, key=str))
-            raise ValueError(f"{what}: no feature of {path} has {layer.column} {name!r}{near}")
-
-
 def _burnt(
     shapes: gpd.GeoDataFrame, numbers: np.ndarray | int, cells: xr.DataArray, n: int
 ) -> np.ndarray:
@@ -265,16 +268,20 @@ def _burnt(
     return rasterize(pairs, out_shape=shape, transform=transform, dtype=dtype)
 
 
-def _counted(burnt: np.ndarray, n: int, count: int) -> list[np.ndarray]:
-    """Return the share of each number, 1 to `count`, among the n x n subcells of every cell."""
+def _counted(burnt: np.ndarray, n: int, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the share of each number, 1 to `count`, among the n x n subcells of every cell.
+
+    And the share of all numbers but 0.
+    """
     rows, columns = burnt.shape[0] // n, burnt.shape[1] // n
-    found = np.empty((count, rows, columns), "float32")
-    start = np.repeat(np.arange(columns), n) * (count + 1)
+    found = np.empty((count + 1, rows, columns), "float32")
+    start = np.repeat(np.arange(columns), n) * (count + 2)
     for row in range(rows):
         numbers = (start + burnt[row * n : (row + 1) * n]).ravel()
-        times = np.bincount(numbers, minlength=columns * (count + 1))
-        found[:, row] = times.reshape(columns, count + 1)[:, 1:].T / n**2
-    return list(found)
+        times = np.bincount(numbers, minlength=columns * (count + 2)).reshape(columns, count + 2)
+        times[:, -1] = n**2 - times[:, 0]
+        found[:, row] = times[:, 1:].T / n**2
+    return list(found[:-1]), found[-1]
 
 
 def _pieces(shapes: gpd.GeoDataFrame, longest: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -64,8 +64,7 @@ class Windows:
         observed : Tensor (n, layers, size, size)
             bool.
         """
-        rows, cols = (corner[torch.as_tensor(index)] for corner in self._corner)
-        rows, cols = rows.to(self.canvas.device), cols.to(self.canvas.device)
+        rows, cols = (corner.to(self.canvas.device) for corner in self._corner(index))
         return _pick(self._views(self.canvas), rows, cols), _pick(
             self._views(self.seen), rows, cols
         )
@@ -81,9 +80,7 @@ class Windows:
     def centres(self, index: np.ndarray | None = None) -> np.ndarray:
         """Return the centre cells' evidence (n, layers), NaN where missing."""
         half = self.size // 2
-        rows, cols = self._corner[0] + half, self._corner[1] + half
-        if index is not None:
-            rows, cols = rows[index], cols[index]
+        rows, cols = (corner + half for corner in self._corner(index))
         values = self.canvas[:, rows, cols].where(self.seen[:, rows, cols], torch.nan)
         return values.T.cpu().numpy()
 
@@ -110,11 +107,12 @@ class Windows:
         """All windows as a view, (rows, cols, layers, size, size): no copy until it is indexed."""
         return canvas.unfold(1, self.size, 1).unfold(2, self.size, 1).permute(1, 2, 0, 3, 4)
 
-    @property
-    def _corner(self) -> tuple[Tensor, Tensor]:
-        """First row and column of each window on the canvas (padding equals half a window)."""
+    def _corner(self, index: np.ndarray | Tensor | None) -> tuple[Tensor, Tensor]:
+        """First row and column of windows on the canvas (padding equals half a window)."""
+        index = slice(None) if index is None else np.asarray(index)
         tops = np.cumsum([0] + [height + self.size - 1 for height, _ in self.shapes])[:-1]
-        return torch.as_tensor(tops[self.region] + self.row), torch.as_tensor(self.col)
+        rows = tops[self.region[index]] + self.row[index]
+        return torch.as_tensor(rows), torch.as_tensor(self.col[index])
 
 
 def _pick(views: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -162,9 +160,10 @@ def make_windows(cubes: Sequence[xr.Dataset], size: int, *, min_valid: float = 0
             f"no {size} x {size} window has {min_valid:.0%} valid cells; lower the share"
         )
     canvas = _canvas([cube["evidence"].values for cube in cubes], size)
+    seen = ~canvas.isnan()
     return Windows(
-        canvas=canvas.nan_to_num(0.0),
-        seen=~canvas.isnan(),
+        canvas=canvas.nan_to_num_(0.0),
+        seen=seen,
         size=size,
         region=region,
         row=np.concatenate([rows for rows, _ in places]),

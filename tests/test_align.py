@@ -184,6 +184,21 @@ def test_the_facts_of_a_layer_come_along(tmp_path):
     assert aligned(study)["checksum"].item() != digest[:12]
 
 
+def test_what_a_layer_becomes_is_known_without_its_values(tmp_path, monkeypatch):
+    "Two classes of one file are two planes, of which all facts are told; values are not hashed"
+    study = make_study(tmp_path, {"file": "thing.tif", "kind": "categorical"})
+    write_tif(study.raw / "thing.tif", np.arange(36).reshape(6, 6) // 18 + 4)
+    cells, found = align.grid(study.regions["here"]), aligned(study)
+    facts = align.coordinates(study, study.layers[0], "here", cells)
+    assert facts["layer"] == ["thing=4", "thing=5"]
+    assert facts == {name: found[name].values.tolist() for name in facts}
+    assert set(facts) == set(found.coords) - {"x", "y", "spatial_ref"}
+    monkeypatch.setattr(align, "_checksum", None)
+    values = align.planes(study, study.layers[0], "here", cells)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, found.values)
+
+
 def test_a_derived_layer_has_the_checksum_of_its_parents_file(tmp_path):
     "And its own units and group"
     steep = {"name": "steep", "derive": "hgm", "of": "thing", "units": "nT/km", "group": "edges"}
@@ -563,6 +578,15 @@ def test_check_remarks_on_what_looks_odd(tmp_path):
     assert "'thing', region 'here': -9999 looks like a code for missing values" in code
     assert "'small' covers 2.8 % of region 'here'" in cover
     assert deposits == ("deposits in here: 2 MVT; 1 lie outside (3); 1 repeat another (1)")
+
+
+def test_deposits_are_read_once_to_check_and_remark(tmp_path, monkeypatch):
+    study, asked, reads = make_study(tmp_path), [], align.read_deposits
+    write_tif(study.raw / "thing.tif", ONES)
+    write_deposits(study, FOUR)
+    monkeypatch.setattr(align, "read_deposits", lambda *a: asked.append(1) or reads(*a))
+    assert align.remarks(study, align.check(study)) == ["deposits in here: 4 MVT"]
+    assert len(asked) == 1
 
 
 def test_a_sound_study_has_its_deposits_counted_and_no_other_remark(tmp_path):

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import geopandas as gpd
 import numpy as np
@@ -17,7 +18,7 @@ from shapely.geometry import LineString, Point, box
 
 from mpm import align, datacube, labels
 from mpm.scaling import apply_scaling, fit_scaling
-from mpm.study import Study
+from mpm.study import Region, Study
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and limits of POSIX")
 
@@ -420,22 +421,69 @@ def test_everything_after_is_the_same_on_a_lazy_cube(varied, tmp_path):
     close(scaled.compute(), apply_scaling(whole, scaling))
 
 
-def test_nothing_is_aligned_before_it_is_asked_for(study, monkeypatch):
-    "To know the names a corner of each layer is enough; then one tile asks for that tile"
-    asked, aligns = [], align.align_layer
+@pytest.fixture
+def asked(monkeypatch):
+    "Which planes are made: layer and part"
+    asked, makes = [], align.planes
 
     def spy(study, layer, region, cells, *, part=None):
         asked.append((layer.name, part))
-        return aligns(study, layer, region, cells, part=part)
+        return makes(study, layer, region, cells, part=part)
 
-    monkeypatch.setattr(align, "align_layer", spy)
+    monkeypatch.setattr(align, "planes", spy)
+    return asked
+
+
+def test_nothing_is_aligned_before_it_is_asked_for(study, asked):
+    "Names need no values; then one tile asks for that tile"
     lazy = datacube.build(study, "here", chunks=4)
-    corner = (slice(0, 1), slice(0, 1))
-    assert asked == [(name, corner) for name in "abcd"]
-    asked.clear()
+    assert not asked and lazy["layer"].values.tolist() == list("abcd")
     tile = lazy["evidence"].sel(layer="b")[4:, :4].values
     assert asked == [("b", (slice(4, 6), slice(0, 4)))]
     np.testing.assert_array_equal(tile, without(0)[4:, :4])
+
+
+def test_each_plane_is_made_once_and_each_file_hashed_once(varied, asked, tmp_path, monkeypatch):
+    "Four tiles of a kind that is read in tiles; distances, points and gradients once, whole"
+    hashed, sha256 = [], align.artefacts.sha256
+    monkeypatch.setattr(align.artefacts, "sha256", lambda p: hashed.append(p.name) or sha256(p))
+    align._checksum.cache_clear()
+    lazy = datacube.build(varied, "here", chunks=4)
+    assert sorted(hashed) == sorted({varied.file(each, "here").name for each in varied.layers})
+    hashed.clear()
+    datacube.write(lazy, tmp_path / "here.zarr")
+    tiles = {(row, col) for row in ((0, 4), (4, 6)) for col in ((0, 4), (4, 6))}
+    for layer in varied.layers:
+        parts = [part for name, part in asked if name == layer.name]
+        if layer.kind in align.TILED:
+            sides = [tuple((side.start, side.stop) for side in part) for part in parts]
+            assert len(sides) == 4 and set(sides) == tiles
+        else:
+            assert parts == [None]
+    assert not hashed
+
+
+def test_missing_file_is_named_before_anything_is_aligned(study, asked):
+    (study.raw / "d.tif").unlink()
+    for chunks in (None, 4):
+        with pytest.raises(FileNotFoundError, match="'d': .*d.tif is missing"):
+            datacube.build(study, "here", chunks=chunks)
+    assert not asked
+
+
+def test_a_cube_is_built_in_little_more_memory_than_it_takes(study, monkeypatch):
+    "80 layers of 200 x 200 cells: the planes are not copied"
+    region = Region(**SQUARE | {"resolution": 30})
+    layers = [study.layers[0].model_copy(update={"name": f"a{k}"}) for k in range(80)]
+    wide = study.model_copy(update={"regions": {"here": region}, "layers": tuple(layers)})
+    planes = np.ones((1, 200, 200), "float32")
+    monkeypatch.setattr(align, "planes", lambda *_: planes.copy())
+    datacube.build(wide, "here")  # what is imported or cached at first is not counted
+    tracemalloc.start()
+    size = datacube.build(wide, "here")["evidence"].nbytes
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == 80 * 200 * 200 * 4 and peak < 1.3 * size
 
 
 def test_file_that_breaks_before_its_tiles_are_read_leaves_the_old_cube(study, cube, tmp_path):
@@ -492,6 +540,24 @@ def test_no_cluster_is_started_for_cubes_in_memory():
     script = "import sys; from mpm import datacube, labels; print('distributed' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert said.stdout.split() == ["False"]
+
+
+def test_a_sample_is_of_valid_cells_of_all_regions():
+    "Each of 24 cells holds its own number; 6 of the west are not valid; no cell comes twice"
+    numbers = np.arange(24, dtype="float32").reshape(2, 3, 4)
+    cubes = {}
+    for region, plane in zip(["west", "east"], numbers, strict=True):
+        valid = plane >= 6
+        layers = (("layer", "y", "x"), np.stack([plane, -plane]))
+        names = {"layer": ["up", "down"]}
+        cubes[region] = xr.Dataset({"evidence": layers, "valid": (("y", "x"), valid)}, names)
+    every = datacube.sample(cubes, cells=100, seed=0)
+    assert every["up"].tolist() == list(range(6, 24)) and (every["down"] == -every["up"]).all()
+    some = datacube.sample(cubes, cells=9, seed=0)
+    assert len(some) == some["up"].nunique() == 9 and some["up"].isin(every["up"]).all()
+    lazy = {region: cube.chunk({"x": 2}) for region, cube in cubes.items()}
+    pd.testing.assert_frame_equal(datacube.sample(lazy, cells=9, seed=0), some)
+    assert not datacube.sample(cubes, cells=9, seed=1).equals(some)
 
 
 # ---- for a GIS

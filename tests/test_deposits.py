@@ -106,12 +106,32 @@ def test_table_without_a_deposit_inside_says_where_they_lie(tmp_path):
 
 
 def test_same_type_within_100_m_is_one_deposit(tmp_path):
-    "b is 90 m from a, c 90 m from b: one; d is of another type, e 200 m farther"
+    "b is 90 m from a; d is of another type, e 200 m farther"
     study = make_study(tmp_path, **TYPED)
-    spots = [(2, 2), (2, 2.09), (2, 2.18), (2, 2.05), (2, 2.38)]
-    found = read(study, rows(spots, kind=["MVT", "MVT", "MVT", "CD", "MVT"], who=list("abcde")))
+    spots = [(2, 2), (2, 2.09), (2, 2.05), (2, 2.29)]
+    found = read(study, rows(spots, kind=["MVT", "MVT", "CD", "MVT"], who=list("abde")))
     assert found["name"].tolist() == ["a", "d", "e"] and found["deposit"].tolist() == [0, 1, 2]
-    assert found.attrs["merged"] == 2 and found.attrs["merged_names"] == ["b", "c"]
+    assert found.attrs["merged"] == 1 and found.attrs["merged_names"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("order", "kept"), [("abcde", "ace"), ("badce", "bd"), ("bcdea", "bd"), ("edcba", "eca")]
+)
+def test_deposits_in_a_chain_are_not_one(tmp_path, order, kept):
+    "Five, 80 m apart in a row: each is compared with those that stay of the rows above it"
+    study = make_study(tmp_path, **TYPED)
+    spots = [(2, 2 + 0.08 * "abcde".index(name)) for name in order]
+    found = read(study, rows(spots, kind="MVT", who=list(order)))
+    assert "".join(found["name"]) == kept
+
+
+def test_a_name_that_went_leaves_its_cell_to_the_next(tmp_path):
+    "The first Q is 80 m from P and goes; the second is 400 m from P, the third of its name"
+    study = make_study(tmp_path, **TYPED)
+    spots = [(2, 1.8), (2, 1.88), (2, 2.2), (2, 2.4)]
+    found = read(study, rows(spots, kind="MVT", who=["P", "Q", "Q", "q"]))
+    assert found["name"].tolist() == ["P", "Q"] and found.attrs["merged_names"] == ["Q", "q"]
+    np.testing.assert_allclose(found["x"], [502_300, 502_700])
 
 
 def test_same_name_and_type_in_one_cell_is_one_deposit(tmp_path):

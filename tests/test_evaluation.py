@@ -264,6 +264,7 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
     north, south, empty = evaluation.undiscovered(SimpleNamespace(raw="raw"), cubes, "MVT")
     assert np.argwhere(north >= 0).tolist() == [[1, 3]]
     assert np.argwhere(south >= 0).tolist() == [[3, 4]]
+    assert north[1, 3] != south[3, 4], "deposits of two regions share a number"
     assert (empty == -1).all() and empty.shape == (4, 5)
     assert cubes["north"]["MVT"].sum() == 1
 
@@ -272,8 +273,7 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
 def known():
     """Two folds: six cells of the north; two of the north and two of the south.
 
-    The known deposit's cell is the best of fold 0. Hidden deposits of different regions share
-    number 0.
+    The known deposit's cell is the best of fold 0.
     """
     rows = predictions(
         [
@@ -290,7 +290,7 @@ def known():
         ]
     )
     north, south = np.full((2, 6), -1), np.full((1, 2), -1)
-    north[0, 1], north[0, 3], north[1, 0], south[0, 0] = 1, 2, 0, 0
+    north[0, 1], north[0, 3], north[1, 0], south[0, 0] = 1, 2, 0, 3
     truth = [np.zeros((2, 6)), np.zeros((1, 2))]
     truth[0][0] = rows["likelihood"][:6] / 2
     truth[0][1, :2], truth[1][0] = (0.4, 0.3), (0.1, 0.9)
@@ -317,7 +317,7 @@ def test_undiscovered_deposits_score_without_the_known_cells(known):
 
 
 def test_hidden_deposits_of_two_regions_are_two(known):
-    "Number 0 in the north and number 0 in the south"
+    "Number 0 in the north and number 3 in the south"
     assert score(known)["value"]["1", "deposits_undiscovered"] == 2
 
 

@@ -1,5 +1,4 @@
 import csv
-import json
 import os
 import stat
 import sys
@@ -289,7 +288,7 @@ def test_checksums_reach_outside_the_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "remedy"),
-    [("registry", "run `mpm fetch "), ("demo", "run `mpm fetch "), ("none", "put the files there")],
+    [("registry", "run `mpm fetch "), ("demo", "run `mpm fetch "), ("none", "put the file there")],
 )
 def test_missing_inputs_say_how_to_get_them(tmp_path, how, remedy):
     "All missing files are listed with who needs them"
@@ -362,92 +361,12 @@ def test_the_demo_never_replaces_somebodys_folder(tmp_path, generator):
 def test_ones_own_study_is_only_looked_at(tmp_path):
     "Files are listed; missing ones are an error"
     mine = make_study(tmp_path, "none")
-    with pytest.raises(FileNotFoundError, match="put the files there, or correct `file` in"):
+    with pytest.raises(FileNotFoundError, match="put the file there, or correct `file` in"):
         fetch.fetch(mine)
     mine.raw.mkdir()
     for name in ("gravity map.tif", "deposits.csv"):
         (mine.raw / name).write_text("x")
     assert len(fetch.fetch(mine)) == 2
-
-
-CUBE = {
-    "nx": 3,
-    "ny": 2,
-    "box": {"west": 0, "south": 10, "east": 6, "north": 14, "crs": "EPSG:4326"},
-    "layers": [{"id": "mag", "name": "Magnetics", "values": [0, 0.25, 0.5, None, 1, 0.125]}],
-    "depositIdx": [2, 3],
-}
-
-
-@pytest.fixture
-def cube(tmp_path):
-    path = tmp_path / "cube.json"
-    path.write_text(json.dumps(CUBE))
-    return path
-
-
-def test_a_cube_becomes_rasters_and_a_table(cube, tmp_path):
-    "Two rows of three cells: the first row is north, null is missing, centres are right"
-    tif, table = fetch.convert_prospectmap_cube(cube, tmp_path / "out")
-    with rasterio.open(tif) as raster:
-        values = raster.read(1)
-        assert (raster.crs.to_epsg(), raster.dtypes[0]) == (4326, "float32")
-        assert np.isnan(raster.nodata)
-        assert tuple(raster.bounds) == (0, 10, 6, 14)
-        assert raster.compression.value.lower() == "deflate"
-    np.testing.assert_array_equal(values, [[0, 0.25, 0.5], [np.nan, 1, 0.125]])
-    expected = {"longitude": [5, 1], "latitude": [13, 11], "row": [0, 1], "col": [2, 0]}
-    expected = pd.DataFrame(expected).assign(type="MVT_CD")
-    pd.testing.assert_frame_equal(pd.read_csv(table), expected, check_dtype=False)
-
-
-def test_a_cube_is_converted_only_when_needed(cube, tmp_path):
-    "Again when an output is missing or older than the cube, else not"
-    outputs = fetch.convert_prospectmap_cube(cube, tmp_path)
-    later = cube.stat().st_mtime_ns + 10**9
-
-    def converted():
-        for path in outputs:
-            if path.exists():
-                os.utime(path, ns=(later, later))
-        fetch.convert_prospectmap_cube(cube, tmp_path)
-        return [path.stat().st_mtime_ns != later for path in outputs]
-
-    assert converted() == [False, False]
-    outputs[0].unlink()
-    assert converted() == [True, True]
-    os.utime(cube, ns=(later + 1, later + 1))
-    assert converted() == [True, True]
-
-
-@pytest.mark.parametrize("key", CUBE)
-def test_a_cube_without_a_key_is_refused(cube, tmp_path, key):
-    "The message names the file and the key"
-    cube.write_text(json.dumps({k: v for k, v in CUBE.items() if k != key}))
-    with pytest.raises(ValueError, match=rf"cube\.json has no {key}"):
-        fetch.convert_prospectmap_cube(cube, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"nx": 4}, r"layer number 1 \(mag\) has 6 values, but 2 rows of 4 columns are 8"),
-        ({"depositIdx": [6]}, r"depositIdx 6 is no cell number \(0 to 5\)"),
-        ({"depositIdx": [-1]}, "depositIdx -1"),
-        ({"depositIdx": [1.5]}, "depositIdx 1.5"),
-        ({"box": {"west": 0}}, "box has no south, east, north, crs"),
-        ({"layers": [{"id": "mag"}]}, "layer number 1 has no values"),
-        ({"layers": [{"id": "../mag", "values": []}]}, "cannot be a file name"),
-        ({"layers": [{"id": "a", "values": ["x"] * 6}]}, "neither number nor null"),
-        ({"layers": CUBE["layers"] * 2}, "two layers share an id"),
-    ],
-)
-def test_a_cube_that_does_not_fit_is_refused(cube, tmp_path, change, message):
-    "Nothing is written"
-    cube.write_text(json.dumps(CUBE | change))
-    with pytest.raises(ValueError, match=message):
-        fetch.convert_prospectmap_cube(cube, tmp_path)
-    assert list(tmp_path.iterdir()) == [cube]
 
 
 def real(name, folder):

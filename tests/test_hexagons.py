@@ -192,14 +192,21 @@ def test_booleans_become_0_and_1(table, degrees):
             np.testing.assert_array_equal(value, known[cell])
 
 
-def test_text_stays_text(table, degrees):
-    "None where there is no hexagon or no text"
-    found = hexagons.on_grid(table, "rock", degrees)
-    known = {CENTRE: "marl", AROUND[0]: "dolomite, sandy", AROUND[1]: None}
-    assert found.dtype == object and {"marl", "dolomite, sandy", None} == set(found.ravel())
+def test_classes_come_as_numbers(table, degrees):
+    "-1 where there is no hexagon or no text"
+    found, classes = hexagons.classes_on_grid(table, "rock", degrees)
+    assert classes == ["dolomite, sandy", "marl"] and found.dtype == np.int32
+    known = {CENTRE: 1, AROUND[0]: 0, AROUND[1]: -1}
     for (y, x), value in np.ndenumerate(found):
         cell = under(degrees, y, x)
-        assert value == known.get(cell, "marl" if cell in AROUND else None)
+        assert value == known.get(cell, 1 if cell in AROUND else -1)
+
+
+def test_text_is_no_number(table, degrees, monkeypatch):
+    "Which is told before anything is looked up"
+    monkeypatch.setattr(hexagons, "rows_on_grid", None)
+    with pytest.raises(ValueError, match="'rock' holds text; use kind: categorical"):
+        hexagons.on_grid(table, "rock", degrees)
 
 
 def test_the_look_up_is_done_once_for_all_columns(table, degrees, monkeypatch):
@@ -207,8 +214,9 @@ def test_the_look_up_is_done_once_for_all_columns(table, degrees, monkeypatch):
     asked = []
     cells_at = hexagons.cells_at
     monkeypatch.setattr(hexagons, "cells_at", lambda *a: asked.append(1) or cells_at(*a))
-    for column in ("depth", "count", "rock", "shale"):
+    for column in ("depth", "count", "shale"):
         hexagons.on_grid(table, column, degrees)
+    hexagons.classes_on_grid(table, "rock", degrees)
     assert len(asked) == 1
     changed = pq.read_table(table).slice(1)
     pq.write_table(changed, table)
@@ -237,7 +245,8 @@ def test_an_empty_table_is_missing_everywhere(write, degrees):
     "Numbers and text"
     path = write(cells=[], depth=pa.array([], pa.float32()), rock=pa.array([], pa.string()))
     assert np.isnan(hexagons.on_grid(path, "depth", degrees)).all()
-    assert set(hexagons.on_grid(path, "rock", degrees).ravel()) == {None}
+    found, classes = hexagons.classes_on_grid(path, "rock", degrees)
+    assert (found == -1).all() and classes == []
 
 
 def test_classes_are_those_that_occur_sorted(table, write):

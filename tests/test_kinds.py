@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
 from mpm import align, derive, kinds, places
-from mpm.study import Study
+from mpm.study import Region, Study
 
 REGION = {"crs": "EPSG:32633", "resolution": STEP, "bounds": (WEST, NORTH - 12e3, 512_000, NORTH)}
 NAMED = {"group": "geology"}
@@ -130,17 +130,19 @@ def read(study, name, part=None):
     return kinds.read(study, study.layer(name), "here", cells, part)
 
 
+def told(study, name):
+    return kinds.describe(study, study.layer(name), "here", align.grid(study.regions["here"]))
+
+
 @pytest.mark.parametrize("name", [layer["name"] for layer in EVERY])
 def test_a_part_is_a_part_of_the_whole(study, name):
     "Of every kind, bit by bit: in the middle, and in the far corner where polygons have ended"
     mine = study(*EVERY)
     write_all(mine)
-    names, planes, kind, method = read(mine, name)
+    planes = read(mine, name)
     assert all(np.isfinite(plane).any() for plane in planes)
     for part in [(slice(2, 9), slice(3, 11)), (slice(9, 12), slice(9, 12))]:
-        some_names, some, some_kind, some_method = read(mine, name, part)
-        assert (some_names, some_kind, some_method) == (names, kind, method)
-        for plane, found in zip(planes, some, strict=True):
+        for plane, found in zip(planes, read(mine, name, part), strict=True):
             np.testing.assert_array_equal(found, plane[part])
 
 
@@ -151,8 +153,9 @@ def test_a_scale_multiplies_what_comes_out(study):
     "A depth of 3 km becomes a height of -3000 m"
     mine = study({"name": "moho", "file": "moho.tif", "scale": -1000})
     write_tif(mine.raw / "moho.tif", np.full((12, 12), 3, "float32"))
-    _, (plane,), kind, method = read(mine, "moho")
-    assert (plane == -3000).all() and (kind, method) == ("continuous", "bilinear from 1 km")
+    (plane,) = read(mine, "moho")
+    assert (plane == -3000).all()
+    assert told(mine, "moho") == (["moho"], "continuous", "bilinear from 1 km")
 
 
 def test_a_fraction_of_codes_is_of_what_is_known(study):
@@ -161,22 +164,36 @@ def test_a_fraction_of_codes_is_of_what_is_known(study):
     codes = np.full((24, 24), 3, "uint8")
     codes[:2, :4] = [[1, 3, 0, 0], [2, 0, 0, 1]]
     write_tif(mine.raw / "codes.tif", codes, step=500, nodata=0)
-    _, (plane,), kind, method = read(mine, "two")
+    (plane,) = read(mine, "two")
     np.testing.assert_allclose(plane[0, :3], [2 / 3, np.nan, 0], rtol=1e-6)
-    assert (kind, method) == ("continuous", "area share of pixels of 500 m")
+    assert told(mine, "two") == (["two"], "continuous", "area share of pixels of 500 m")
 
 
 def test_a_class_of_hexagons_is_that_under_the_centre(study):
     "West of the middle granite, then shale, then nothing; a flag is a binary layer"
     mine = study(*EVERY)
     write_all(mine)
-    names, (granite, shale), kind, _ = read(mine, "hexagons")
+    granite, shale = read(mine, "hexagons")
+    names, kind, _ = told(mine, "hexagons")
     assert names == ["hexagons=granite", "hexagons=shale"] and kind == "binary"
-    _, (flag,), flag_kind, method = read(mine, "flag")
+    (flag,) = read(mine, "flag")
     np.testing.assert_array_equal(flag, granite)
     np.testing.assert_array_equal(shale, 1 - granite)
     assert (granite[:, 0] == 1).all() and np.isnan(granite[:, -1]).all()
-    assert (flag_kind, method) == ("binary", "H3 cell at the centre")
+    assert told(mine, "flag") == (["flag"], "binary", "H3 cell at the centre")
+
+
+def test_whole_numbers_of_hexagons_are_classes_and_missing_where_there_is_no_hexagon(study):
+    "In the west 7, then nothing: no hexagon is not known ground of another class"
+    mine = study({"name": "unit", "kind": "categorical", "file": "cells.parquet", "column": "unit"})
+    mine.raw.mkdir(exist_ok=True)
+    write_hexagons(mine)
+    table = pq.read_table(mine.raw / "cells.parquet")
+    units = pa.array(np.full(len(table), 7))
+    pq.write_table(table.append_column("unit", units), mine.raw / "cells.parquet")
+    (plane,) = read(mine, "unit")
+    assert told(mine, "unit") == (["unit=7"], "binary", "one-hot by H3 cell at the centre")
+    assert (plane[:, 0] == 1).all() and np.isnan(plane[:, -1]).all()
 
 
 def test_numbers_of_hexagons_have_a_valid_range(study):
@@ -186,7 +203,7 @@ def test_numbers_of_hexagons_have_a_valid_range(study):
     )
     mine.raw.mkdir(exist_ok=True)
     write_hexagons(mine)
-    _, (plane,), _, _ = read(mine, "east")
+    (plane,) = read(mine, "east")
     assert np.isnan(plane[:, 0]).all() and np.nanmin(plane) >= 15.04
 
 
@@ -237,6 +254,19 @@ def test_a_fraction_of_a_raster_names_its_codes(study):
         read(mine, "thing")
 
 
+@pytest.mark.parametrize("layer", EVERY, ids=lambda layer: layer["name"])
+def test_a_layer_is_described_without_its_values(study, layer, monkeypatch):
+    "As many names as planes, though nothing that makes planes is called"
+    mine = study(*EVERY)
+    write_all(mine)
+    count = len(read(mine, layer["name"]))
+    for made in ("_continuous", "_classes", "_fraction", "_derived", "_shares"):
+        monkeypatch.setattr(kinds, made, None)
+    monkeypatch.setattr(kinds.vectors, "features", None)
+    names, kind, method = told(mine, layer["name"])
+    assert len(names) == count and kind in ("continuous", "binary") and len(method) > 10
+
+
 def test_polygons_are_no_continuous_layer(study):
     mine = study({"name": "thing", "file": "rocks.gpkg"})
     with pytest.raises(ValueError, match="'thing': .*rocks.gpkg is no raster; name its `kind`"):
@@ -283,8 +313,8 @@ def test_a_class_that_nobody_named_votes_and_is_known_ground(study, codes, first
     pixels = np.array([[1, 3]], "uint8")  # each named code occurs somewhere
     with rasterio.open(mine.raw / "codes.tif", "r+") as file:
         file.write(pixels, 1, window=Window(22, 0, 2, 1))
-    names, (one, three), _, _ = read(mine, "two")
-    assert names == ["two=1", "two=3"]
+    one, three = read(mine, "two")
+    assert told(mine, "two")[0] == ["two=1", "two=3"]
     np.testing.assert_array_equal([one[0, 0], three[0, 0]], [first, third])
     assert one[3, 3] == three[3, 3] == 0 and np.isnan([one[8, 3], three[8, 3]]).all()
 
@@ -295,7 +325,7 @@ def test_the_others_vote_as_one_where_they_are_too_many(study):
     codes = (np.arange(24 * 24).reshape(24, 24) % 115 + 6).astype("uint8")
     codes[:2, :2], codes[0, 2] = 5, 5
     write_tif(mine.raw / "codes.tif", codes, step=500)
-    _, (plane,), _, _ = read(mine, "five")
+    (plane,) = read(mine, "five")
     assert plane[0, 0] == 1 and plane[0, 1] == 0 and plane.sum() == 1
 
 
@@ -305,7 +335,7 @@ def test_polygons_that_nobody_named_vote_too(study):
     shapes = [box(WEST, NORTH - 12e3, WEST + 1400, NORTH)]
     shapes += [box(WEST + 1400, NORTH - 12e3, WEST + 6000, NORTH)]
     write_shapes(mine.raw / "rocks.gpkg", shapes, rock=["granite", "shale"])
-    _, (granite,), _, _ = read(mine, "rocks")
+    (granite,) = read(mine, "rocks")
     np.testing.assert_array_equal(granite[0, [0, 1, 5, 6]], [1, 0, 0, np.nan])
 
 
@@ -315,7 +345,7 @@ def test_a_fraction_of_a_class_is_missing_where_the_map_shows_nothing(study):
     shapes = [box(WEST, NORTH - 12e3, WEST + 6000, NORTH)]
     shapes += [box(WEST, NORTH - 400, WEST + 600, NORTH)]
     write_shapes(mine.raw / "rocks.gpkg", shapes, rock=["granite", "shale"])
-    _, (share,), _, _ = read(mine, "shale")
+    (share,) = read(mine, "shale")
     np.testing.assert_allclose(share[0, [0, 5, 6]], [6 / 25, 0, np.nan], atol=1e-6)
 
 
@@ -324,8 +354,85 @@ def test_a_code_that_no_raster_holds_is_named(study, kind):
     "A slip of the pen would be a plane of zeros"
     mine = study({"name": "thing", "kind": kind, "file": "codes.tif", "classes": [1, 7]})
     write_quarters(mine, 1, 1, 2, 3)
-    with pytest.raises(ValueError, match="'thing': no raster of it holds class 7; .* 1, 2, 3, 9"):
+    for look in (read, told):
+        with pytest.raises(ValueError, match="'thing': .*codes.tif .* class 7; .* 1, 2, 3, 9"):
+            look(mine, "thing")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"file": "rocks.gpkg", "kind": "categorical"},
+        {"file": "rocks.gpkg", "kind": "fraction"},
+        {"file": "rocks.gpkg", "kind": "distance"},
+        {"file": "rocks.gpkg", "kind": "density", "reach": 3000},
+        {"file": "cells.parquet", "kind": "categorical"},
+    ],
+)
+def test_a_class_that_occurs_nowhere_is_named_with_the_nearest_ones(study, layer):
+    "Of features and of hexagons"
+    mine = study(layer | {"name": "thing", "column": "rock", "classes": ["Granit"]})
+    write_all(mine)
+    said = "'thing': .*has rock 'Granit'; did you mean 'granite'.; there are granite, shale"
+    for look in (read, told):
+        with pytest.raises(ValueError, match=said):
+            look(mine, "thing")
+
+
+@pytest.mark.parametrize("kind", ["categorical", "fraction"])
+def test_an_empty_list_of_classes_is_refused(study, kind):
+    mine = study({"name": "thing", "kind": kind, "file": "codes.tif", "classes": []})
+    write_quarters(mine, 1, 1, 2, 3)
+    with pytest.raises(ValueError, match="'thing': `classes` is empty; name some"):
         read(mine, "thing")
+
+
+def test_a_raster_without_a_code_has_no_classes(study):
+    mine = study({"name": "thing", "kind": "categorical", "file": "codes.tif"})
+    write_tif(mine.raw / "codes.tif", np.zeros((12, 12), "uint8"), nodata=0)
+    with pytest.raises(ValueError, match="'thing': .*codes.tif holds no class"):
+        read(mine, "thing")
+
+
+THERE = REGION | {"bounds": (WEST + 90e3, NORTH - 12e3, WEST + 102e3, NORTH)}
+
+
+def test_a_class_of_another_region_is_no_mistake(study, tmp_path):
+    "Basalt occurs there only; a file that is needed to tell is named with what to do about it"
+    fields = {"name": "thing", "kind": "fraction", "file": "{region}.gpkg", "column": "rock"}
+    mine = study(fields | {"classes": ["basalt"]})
+    mine = mine.model_copy(update={"regions": mine.regions | {"there": Region(**THERE)}})
+    write_shapes(mine.raw / "here.gpkg", [box(WEST, NORTH - 9e3, WEST + 9e3, NORTH)], rock=["ore"])
+    with pytest.raises(FileNotFoundError, match="'thing': .*there.gpkg is missing; put the file"):
+        read(mine, "thing")
+    shape = box(WEST + 90e3, NORTH - 9e3, WEST + 99e3, NORTH)
+    write_shapes(mine.raw / "there.gpkg", [shape], rock=["basalt"])
+    assert np.nansum(read(mine, "thing")[0]) == 0
+
+
+def test_a_table_of_attributes_is_read_once_for_all_parts(study, monkeypatch):
+    "Of a file in which every named class occurs, and of it alone"
+    mine, asked, reads = study(*EVERY), [], kinds.classes_of_features
+    write_all(mine)
+    monkeypatch.setattr(
+        kinds, "classes_of_features", lambda path, *a: asked.append(path.name) or reads(path, *a)
+    )
+    for row in range(4):
+        read(mine, "shale", (slice(3 * row, 3 * row + 3), slice(0, 12)))
+    assert asked == ["rocks.gpkg"]
+
+
+@pytest.mark.parametrize("name", ["two", "shale", "codes", "rocks"])
+def test_shares_are_counted_once(study, name, monkeypatch):
+    "Those of the classes and that of all come from one look"
+    mine, asked = study(*EVERY), []
+    write_all(mine)
+    for module, function in [(kinds.resample, "class_shares"), (kinds.vectors, "shares")]:
+        shares = getattr(module, function)
+        spy = lambda *a, shares=shares: asked.append(1) or shares(*a)  # noqa: E731
+        monkeypatch.setattr(module, function, spy)
+    read(mine, name)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("kind", ["categorical", "fraction"])
@@ -341,7 +448,7 @@ def test_a_part_without_polygons_is_no_mistake_but_a_region_without_is(study):
     mine.raw.mkdir(exist_ok=True)
     write_shapes(mine.raw / "rocks.gpkg", [box(WEST, NORTH - 2000, WEST + 2000, NORTH)])
     corner = slice(9, 12), slice(9, 12)
-    assert (read(mine, "thing", corner)[1][0] == 0).all()
+    assert (read(mine, "thing", corner)[0] == 0).all()
     write_shapes(mine.raw / "rocks.gpkg", [box(WEST + 50e3, NORTH - 2000, WEST + 52e3, NORTH)])
     with pytest.raises(ValueError, match="'thing'"):
         read(mine, "thing", corner)
@@ -358,10 +465,9 @@ def test_a_derived_layer_is_right_up_to_the_rim(study):
     axis = (np.arange(12) + 0.5) * 1.7 - 4
     values = (3 * axis[None] - 4 * axis[:, None]).astype("float32")
     write_tif(mine.raw / "dip.tif", values, step=1700, west=WEST - 4000, north=NORTH + 4000)
-    _, (plane,), kind, method = read(mine, "steep")
-    np.testing.assert_allclose(plane, 5, rtol=1e-5)
-    assert kind == "continuous"
-    assert method == "horizontal gradient, central differences; cubic from 1.7 km"
+    np.testing.assert_allclose(read(mine, "steep")[0], 5, rtol=1e-5)
+    method = "horizontal gradient, central differences; cubic from 1.7 km"
+    assert told(mine, "steep") == (["steep"], "continuous", method)
 
 
 def test_a_derived_layer_is_missing_where_its_parent_ends(study):
@@ -371,7 +477,7 @@ def test_a_derived_layer_is_missing_where_its_parent_ends(study):
     )
     write_tif(mine.raw / "dip.tif", np.ones((120, 120), "float32"), step=100)
     missing = np.pad(np.zeros((10, 10), bool), 1, constant_values=True)
-    np.testing.assert_array_equal(np.isnan(read(mine, "steep")[1][0]), missing)
+    np.testing.assert_array_equal(np.isnan(read(mine, "steep")[0]), missing)
 
 
 def test_a_derived_layer_sees_its_parent_scaled(study):
@@ -380,7 +486,7 @@ def test_a_derived_layer_sees_its_parent_scaled(study):
     mine = study(dip, {"name": "steep", "derive": "hgm", "of": "dip"})
     values = np.tile(np.arange(-4, 20, dtype="float32"), (24, 1))
     write_tif(mine.raw / "dip.tif", values, west=WEST - 4000, north=NORTH + 4000)
-    np.testing.assert_allclose(read(mine, "steep")[1][0], 1000, rtol=1e-5)
+    np.testing.assert_allclose(read(mine, "steep")[0], 1000, rtol=1e-5)
 
 
 def test_what_cannot_be_derived_is_told_of_the_layer_and_its_parent(study):
@@ -401,7 +507,7 @@ def test_worms_see_ridges_outside_the_region(study):
     x = np.arange(-margin, 12 + margin) + 0.5
     values = np.tile(np.tanh((x - 17) / 2), (len(x), 1)).astype("float32")
     write_tif(mine.raw / "step.tif", values, west=WEST - margin * STEP, north=NORTH + margin * STEP)
-    _, (plane,), _, _ = read(mine, "worms")
+    (plane,) = read(mine, "worms")
     np.testing.assert_allclose(plane[6], (17 - np.arange(12) - 0.5) * 1000, atol=100)
 
 

@@ -73,6 +73,57 @@ def test_packed_numbers_are_unpacked_and_fill_values_missing(write):
     np.testing.assert_allclose(values(path), stored[::-1], rtol=1e-6)
 
 
+def stored(values, kind, **attributes):
+    "Stored numbers as they are, on latitude and longitude"
+    return {"z": (("lat", "lon"), np.array(values, kind), attributes)}
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"valid_range": np.array([-10, 20], "i2")},
+        {"valid_min": np.int16(-10), "valid_max": np.int16(20)},
+        {"valid_range": np.array([99, 102], "f8")},
+    ],
+    ids=["range", "ends", "unpacked"],
+)
+def test_packed_numbers_out_of_their_valid_range_are_missing(write, engine, limits):
+    "Stored -10 to 20 in tenths from 100 on, ends included: 99 to 102"
+    packed = {"scale_factor": np.float32(0.1), "add_offset": np.float32(100)} | limits
+    path = write(stored([[-11, -10, 0], [20, 21, 102]], "i2", **packed), engine=engine)
+    right = [[102, np.nan, np.nan], [np.nan, 99, 100]]
+    np.testing.assert_allclose(values(path), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("limits", "right"),
+    [
+        ({"valid_min": 0.1}, [[0.3, 0.4, 0.5], [np.nan, 0.1, 0.2]]),
+        ({"valid_max": 0.3}, [[0.3, np.nan, np.nan], [0, 0.1, 0.2]]),
+        ({"valid_range": [0.1, 0.4]}, [[0.3, 0.4, np.nan], [np.nan, 0.1, 0.2]]),
+        ({"valid_range": "0.1 to 0.4"}, [[0.3, 0.4, 0.5], [0, 0.1, 0.2]]),
+    ],
+    ids=["min", "max", "range", "text"],
+)
+def test_numbers_out_of_their_valid_range_are_missing(write, limits, right):
+    "In single precision, with ends in double precision; text says nothing"
+    path = write(stored(SIX / 10, "f4", **limits))
+    np.testing.assert_allclose(values(path), right, rtol=1e-6)
+
+
+def test_valid_whole_numbers_may_be_half_a_range(write):
+    path = write(stored(SIX, "i2", valid_min=np.int16(2)))
+    np.testing.assert_array_equal(values(path), [[3, 4, 5], [np.nan, np.nan, 2]])
+
+
+def test_unsigned_numbers_have_an_unsigned_valid_range(write):
+    "Bytes 0, 127, 200 and 255 are stored as 0, 127, -56 and -1, and the highest, 200, as -56"
+    limits = {"_Unsigned": "true", "valid_range": np.array([1, -56], "i1")}
+    path = write(stored([[0, 127, -56], [-1, 1, 2]], "i1", **limits), engine="scipy")
+    np.testing.assert_array_equal(values(path), [[np.nan, 1, 2], [np.nan, 127, 200]])
+
+
 def test_the_variable_is_named_where_there_are_several(write):
     "Variables on other coordinates do not count"
     dims = ("lat", "lon")

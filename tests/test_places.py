@@ -36,6 +36,15 @@ def test_cell_centres_lie_half_a_cell_inside_the_edges(cells):
     assert cells.rio.crs.to_epsg() == 32633
 
 
+def test_a_grid_takes_no_memory(cells):
+    "All cells share one zero, which nobody can change, also in a grid made of its coordinates"
+    for each in (cells, places.padded(cells, 2), places.plane(cells.coords.to_dataset())):
+        assert each.values.strides == (0, 0) and (each == 0).all() and each.dtype == "float32"
+        with pytest.raises(ValueError, match="read-only"):
+            each.values[0, 0] = 1
+    assert each.identical(cells) and each.rio.transform() == cells.rio.transform()
+
+
 def test_a_part_of_a_grid_is_a_grid(cells):
     "Rows 1 and 2, columns 2 and 3: its own corner, not that of the whole"
     part = places.cut(cells, (slice(1, 3), slice(2, None)))

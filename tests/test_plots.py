@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from mpm import plots
+from mpm.study import Target
 
 LOCAL = CRS.from_proj4("+proj=laea +lat_0=11 +lon_0=22 +ellps=GRS80 +units=m")
 DEPOSITS = pd.DataFrame(
@@ -244,16 +245,92 @@ def test_long_distances_are_drawn_in_kilometres():
 def test_the_scale_bar_is_as_long_as_it_says(cells, length):
     "About a quarter of the width, one digit, in kilometres of the map"
     fig = plots.layer_maps(cube((8, cells)), ["gravity"], title="", columns=1)
-    ax = fig.axes[0]
-    start, end = ax.lines[0].get_xdata()
-    assert end - start == pytest.approx(length)
-    assert texts(ax) == [f"{length} km"]
+    (bar,) = fig.axes[0].artists
+    (line,) = bar.size_bar.get_children()
+    assert line.get_width() == pytest.approx(length)
+    assert bar.txt_label.get_text() == f"{length} km"
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_the_scale_bar_is_read_on_any_ground(value):
+    "Dark on light, in the picture itself, over the darkest and the lightest colour"
+    plain = cube((40, 60))
+    plain["evidence"][1] = value
+    fig = plots.layer_maps(plain, ["rock=black_shale"], title="")
+    fig.canvas.draw()
+    picture = np.asarray(fig.canvas.buffer_rgba())[..., :3].mean(axis=-1)[::-1] / 255
+    (bar,) = fig.axes[0].artists
+    west, south, east, north = bar.patch.get_window_extent().extents.round().astype(int)
+    framed = picture[south:north, west:east]
+    assert np.median(framed) > 0.8 and framed.min() < 0.3
+
+
+def test_panels_are_even_and_nothing_is_cut_off():
+    "With one long name and one long bar: one size, one gap, all text apart and in the figure"
+    wide = cube((20, 30)).assign_coords(
+        layer=["a", "rock=one of the names that take several lines of a heading"],
+        units=("layer", ["10 units of a very long name", "1"]),
+    )
+    layers = [*wide["layer"].values, *wide["layer"].values]
+    title = "a title wider than all panels" * 5
+    fig = plots.layer_maps(wide, layers, title=title, columns=2)
+    boxes = [ax.get_window_extent() for ax in fig.axes]
+    assert np.ptp([[box.width, box.height] for box in boxes], axis=0).max() < 1e-6
+    outer = [ax.get_tightbbox() for ax in fig.axes] + [fig._suptitle.get_window_extent()]
+    for k, one in enumerate(outer):
+        assert min(one.x0, one.y0) > 0 and one.x1 < fig.bbox.x1 and one.y1 < fig.bbox.y1
+        assert not any(one.overlaps(other) for other in outer[:k])
+
+
+def test_units_are_those_of_a_reader():
+    "Kilometres from 20 km on; values without units are shares only between 0 and 1"
+    nan = np.nan
+    assert plots.readable_units("m", np.array([nan, -25_000.0])) == (1000, "km")
+    assert plots.readable_units("m", np.array([nan, 19_000.0])) == (1, "m")
+    assert plots.readable_units("1", np.array([nan, 0.0, 1.0])) == (1, "share")
+    assert plots.readable_units("1", np.array([0.5, 1.7])) == (1, "no units")
+    assert plots.readable_units("mGal", np.array([nan])) == (1, "mGal")
+
+
+def test_large_maps_are_thinned(monkeypatch):
+    "Of 8 x 12 cells at most five a side: every third, the middle of three, where it was"
+    monkeypatch.setattr(plots, "DRAWN", 5)
+    plane = cube()["evidence"][0]
+    ax = plots.show_map(plane, label="", limits=(0, 1))
+    np.testing.assert_array_equal(maps(ax)[0].get_array().filled(np.nan), plane[1::3, 1::3])
+    assert maps(ax)[0].get_extent() == [500, 506, 896.5, 901]
+
+
+def test_a_layer_of_a_lazy_cube_is_computed_once():
+    "Each chunk of one plane, and none of the other"
+    asked, whole = [], cube()
+
+    def noted(block, block_info):
+        asked.append(block_info[0]["chunk-location"])
+        return block
+
+    lazy = whole.chunk(layer=1, y=4).assign_coords(whole.coords)
+    data = lazy["evidence"].data.map_blocks(noted, dtype="float32", meta=np.empty((0, 0, 0)))
+    lazy["evidence"] = lazy["evidence"].copy(data=data)
+    plots.layer_maps(lazy, ["gravity"], title="")
+    assert sorted(asked) == [(0, 0, 0), (0, 1, 0)]
+    targets = {"MVT": Target(types=("MVT",))}
+    plots.deposit_maps({"west": lazy}, {"west": DEPOSITS}, targets, over="gravity")
+    assert len(asked) == 4
+
+
+def test_every_target_is_drawn():
+    "Six targets, six colours"
+    ax = plt.subplots()[1]
+    targets = {name: Target(types=None) for name in "abcdef"}
+    plots.show_targets(ax, DEPOSITS, targets, "west")
+    assert len({line.get_markeredgecolor() for line in ax.lines}) == 6
 
 
 def test_deposit_maps_count_deposits_of_each_target():
     "By deposit, not by row, and only of the target's types"
     twice = pd.concat([DEPOSITS, DEPOSITS[:1].assign(x=501_000.0)])
-    targets = {"MVT": SimpleNamespace(types=("MVT",)), "all": SimpleNamespace(types=None)}
+    targets = {"MVT": Target(types=("MVT",)), "all": Target(types=None)}
     fig = plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
     assert fig.axes[0].get_title() == "west: 1 MVT (red), 2 all (black)"
     drawn, _ = fig.axes[0].lines

@@ -71,6 +71,7 @@ def test_short_row_is_filled_and_long_one_named(tmp_path):
     [
         ("", "it is empty"),
         ("\n \n", "it is empty"),
+        (",,,\n,,,\n", "it holds nothing but delimiters"),
         (b"PK\x03\x04\x00\x00", "it is not text"),
         ('x,y\n1,"2\n', "unexpected end of data"),
     ],

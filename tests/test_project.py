@@ -26,6 +26,7 @@ LEVELS = [
     {"artefacts"},
     {
         "study",
+        "study_errors",
         "layers",
         "fetch",
         "demo",
@@ -48,6 +49,7 @@ LEVELS = [
         "lawley_table",
         "geophysics",
         "conversion",
+        "prospectmap",
         "derive",
         "kinds",
         "align",

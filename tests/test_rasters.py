@@ -215,6 +215,13 @@ def test_metres_that_are_called_degrees_are_refused(tif):
     refused(tif(NINE, crs="EPSG:4326"), "in degrees (WGS 84)", "503000", "correct its CRS")
 
 
+def test_a_continent_in_kilometres_is_not_in_degrees(tif):
+    "Bounds of 300 km around the projection's origin; pixels are compared in the CRS's own unit"
+    crs = "+proj=laea +lat_0=45 +lon_0=15 +datum=WGS84 +units=km"
+    source = described(tif(NINE, crs=crs, transform=Affine(200, 0, -300, 0, -200, 300)))
+    assert (source.west, source.north, source.dx) == (-300, 300, 200)
+
+
 def test_a_local_crs_leads_nowhere(tif):
     "Metres from the corner of a mine"
     refused(tif(NINE, crs='LOCAL_CS["mine grid",UNIT["metre",1]]'), "own (mine grid)")

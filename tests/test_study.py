@@ -355,7 +355,10 @@ def test_deposits_may_be_grouped(write, content):
 def test_the_remedy_for_a_missing_file_depends_on_where_files_come_from(write, content):
     assert "put the file there" in study.load(write(content)).remedy
     content["fetch"] = "registry"
-    assert study.load(write(content)).remedy == "run `mpm fetch mine`"
+    place = write(content)
+    # by its path: the name alone finds no study of one's own
+    assert study.load(place).remedy == f"run `mpm fetch {place}`"
+    assert study.load("demo").remedy == "run `mpm fetch demo`"
 
 
 def test_target_types_need_a_type_column(write, content):

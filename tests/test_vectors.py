@@ -1,3 +1,5 @@
+import os
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, Point, Polygon, box
 
-from mpm import places, vectors
+from mpm import places, vector_files, vectors
 from mpm.layers import Layer
 
 CELLS = places.grid("EPSG:32633", (WEST, NORTH), STEP, (6, 6))
@@ -27,7 +29,7 @@ def centres(cells):
 # ---- features
 
 
-@pytest.mark.parametrize("suffix", vectors.VECTORS)
+@pytest.mark.parametrize("suffix", vector_files.VECTORS)
 def test_features_near_the_region_come_with_their_columns(tmp_path, suffix):
     "Of three squares the one 50 km off stays away, in every format"
     path = tmp_path / f"a{suffix}"
@@ -82,15 +84,20 @@ def test_file_elsewhere_is_named(tmp_path, shape, noun):
 # ---- area shares
 
 
-def shares(path, counted=None, cells=CELLS, **fields):
-    return vectors.shares(layer("fraction", **fields), path, cells, counted)
+def shares(path, counted, cells=CELLS, **fields):
+    return vectors.shares(layer("fraction", **fields), path, cells, counted)[0]
+
+
+def share(path, cells=CELLS, part=None):
+    "Of all polygons"
+    return vectors.shares(layer("fraction"), path, cells, None, part)[1]
 
 
 def test_share_counts_subcells(tmp_path):
     "A polygon of 2.4 x 1.2 cells: 1, 1 and 0.4 across, 1 and 0.2 down"
-    (share,) = shares(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 2.4, 1.2)]))
+    found = share(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 2.4, 1.2)]))
     expected = np.outer([1, 0.2, 0, 0, 0, 0], [1, 1, 0.4, 0, 0, 0])
-    np.testing.assert_allclose(share, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_overlaps_count_once_for_the_total_and_the_later_class_wins(tmp_path):
@@ -98,15 +105,28 @@ def test_overlaps_count_once_for_the_total_and_the_later_class_wins(tmp_path):
     path = write_shapes(
         tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(2, 0, 5, 6)], rock=["granite", "shale"]
     )
-    granite, shale = shares(path, ["granite", "shale"], column="rock")
+    thing = layer("fraction", column="rock")
+    (granite, shale), total = vectors.shares(thing, path, CELLS, ["granite", "shale"])
     np.testing.assert_array_equal(granite[0], [1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(shale[0], [0, 0, 1, 1, 1, 0])
-    np.testing.assert_array_equal(shares(path)[0][0], [1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(total[0], [1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(share(path)[0], [1, 1, 1, 1, 1, 0])
+
+
+def test_a_class_in_the_list_wins_over_one_that_is_not(tmp_path):
+    "Shale, which nobody asked for, covers column 2 of granite; it counts for the total only"
+    path = write_shapes(
+        tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(2, 0, 5, 6)], rock=["granite", "shale"]
+    )
+    thing = layer("fraction", column="rock")
+    (granite,), total = vectors.shares(thing, path, CELLS, ["granite"])
+    np.testing.assert_array_equal(granite[0], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(total[0], [1, 1, 1, 1, 1, 0])
 
 
 def test_hole_is_not_covered(tmp_path):
-    (share,) = shares(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 6, 6) - at(2, 2, 4, 4)]))
-    assert share.sum() == 32 and share[2:4, 2:4].sum() == 0
+    found = share(write_shapes(tmp_path / "a.gpkg", [at(0, 0, 6, 6) - at(2, 2, 4, 4)]))
+    assert found.sum() == 32 and found[2:4, 2:4].sum() == 0
 
 
 def test_class_that_is_not_here_has_no_share(tmp_path):
@@ -114,8 +134,8 @@ def test_class_that_is_not_here_has_no_share(tmp_path):
     path = write_shapes(
         tmp_path / "a.gpkg", [at(0, 0, 3, 6), at(90, 0, 93, 6)], rock=["granite", "shale"]
     )
-    (share,) = shares(path, ["shale"], column="rock", classes=["shale"])
-    assert share.shape == (6, 6) and not share.any()
+    (found,) = shares(path, ["shale"], column="rock")
+    assert found.shape == (6, 6) and not found.any()
 
 
 def test_more_classes_than_a_byte_can_count(tmp_path):
@@ -131,39 +151,44 @@ def test_more_classes_than_a_byte_can_count(tmp_path):
         assert found[number].sum() == pytest.approx(1 / 25)
 
 
-def test_class_that_occurs_nowhere_is_an_error_with_the_nearest_names(tmp_path):
-    path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 3, 3)], rock=["Granite"])
-    with pytest.raises(
-        ValueError, match=r"'thing': no .*a.gpkg has rock 'granit'; did you mean 'Granite'\?"
-    ):
-        shares(path, ["granit"], column="rock", classes=["granit"])
-
-
-def test_class_of_another_region_is_no_mistake(tmp_path):
-    "Basalt occurs in the file of another region only; gabbro in none"
-    for region, rock in (("here", "granite"), ("there", "basalt")):
-        (tmp_path / region).mkdir()
-        write_shapes(tmp_path / region / "a.gpkg", [at(0, 0, 3, 3)], rock=[rock])
-    path, file = tmp_path / "here" / "a.gpkg", "{region}/a.gpkg"
-    fields = {"column": "rock", "classes": ["basalt"]}
-    thing = layer("fraction", **fields).model_copy(update={"file": file})
-    assert not vectors.shares(thing, path, CELLS, ["basalt"])[0].any()
-    thing = thing.model_copy(update={"classes": ("gabbro",)})
-    with pytest.raises(ValueError, match="has rock 'gabbro'"):
-        vectors.shares(thing, path, CELLS, ["gabbro"])
-
-
 def test_whole_numbers_with_gaps_are_classes(tmp_path):
     "A column of integers comes as floats if one is missing"
     path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 3, 3), at(3, 0, 6, 3)], code=[7, None])
-    assert vectors.classes(path, "code", "x") == {7}
+    assert vector_files.classes(path, "code", "x") == {7}
     assert shares(path, [7], column="code")[0].sum() == 9
 
 
-def test_lines_have_no_area(tmp_path):
-    path = write_shapes(tmp_path / "a.gpkg", [LineString([spot(0, 0), spot(5, 5)])])
+LINE = LineString([spot(0, 0), spot(5, 5)])
+CORNER = (slice(4, 6), slice(4, 6))
+
+
+@pytest.mark.parametrize("part", [None, CORNER])
+def test_lines_have_no_area(tmp_path, part):
+    path = write_shapes(tmp_path / "a.gpkg", [LINE])
     with pytest.raises(ValueError, match="'thing': .*a.gpkg holds no polygons"):
-        shares(path)
+        share(path, part=part)
+
+
+def test_a_part_with_lines_only_has_no_share_where_the_file_holds_polygons(tmp_path):
+    "Nor one with nothing at all; in the whole the square has its four cells"
+    path = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 2, 2), LINE])
+    assert share(path).sum() == 4
+    for part in (CORNER, (slice(0, 2), slice(4, 6))):
+        assert share(path, part=part).tolist() == [[0, 0], [0, 0]]
+        (found,) = vectors.shares(layer("fraction", column="id"), path, CELLS, [0], part)[0]
+        assert found.tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_part_is_read_once_and_the_region_once_for_all_that_are_empty(tmp_path, monkeypatch):
+    "Three empty parts and one that holds the square; another file of that name is looked at anew"
+    path, asked, reads = write_shapes(tmp_path / "a.gpkg", [at(0, 0, 2, 2)]), [], vectors.read_part
+    monkeypatch.setattr(vectors, "read_part", lambda *a: asked.append(1) or reads(*a))
+    for row in (5, 4, 3, 0):
+        share(path, part=(slice(row, row + 1), slice(0, 6)))
+    assert len(asked) == 4 + 1
+    os.utime(write_shapes(path, [at(90, 0, 92, 2)]), ns=(1, 1))
+    with pytest.raises(ValueError, match="no polygon of .*a.gpkg touches the region"):
+        share(path, part=CORNER)
 
 
 @settings(max_examples=40)
@@ -194,14 +219,15 @@ def test_parts_of_a_region_are_as_in_the_whole(tmp_path):
     corners = rng.uniform([-200, 10], [-40, 85], (40, 1, 2)) + rng.uniform(-15, 15, (40, 3, 2))
     triangles = shapely.polygons(np.clip(corners, [-250, -80], [0, 89]))
     path = write_shapes(tmp_path / "a.gpkg", triangles, crs="EPSG:4326", rock=["a", "b"] * 20)
-    whole = np.stack(shares(path, ["a", "b"], NORTH_AMERICA, column="rock"))
+    thing = layer("fraction", column="rock")
+    whole = np.stack(vectors.shares(thing, path, NORTH_AMERICA, ["a", "b"])[0])
     assert 0.1 < whole.sum(axis=0).mean() < 0.95
     for part in [
         (rows, cols)
         for rows in (slice(0, 70), slice(70, 146))
         for cols in (slice(0, 90), slice(90, 162))
     ]:
-        found = shares(path, ["a", "b"], places.cut(NORTH_AMERICA, part), column="rock")
+        found, _ = vectors.shares(thing, path, NORTH_AMERICA, ["a", "b"], part)
         np.testing.assert_array_equal(np.stack(found), whole[(slice(None), *part)])
 
 
@@ -209,7 +235,7 @@ def test_polygon_edge_follows_its_parallel(tmp_path):
     "Between 100 and 80 W, 50 N: on the map the parallel sags 100 km below its chord"
     path = write_shapes(tmp_path / "a.gpkg", [box(-110, 40, -80, 50)], crs="EPSG:4326")
     cells = places.grid("ESRI:102008", (-1_000_000, 1_500_000), 10_000, (150, 200))
-    (share,) = shares(path, cells=cells)
+    found = share(path, cells)
     here = np.stack(np.meshgrid(cells["x"], cells["y"]), axis=-1).reshape(-1, 2)
     lon, lat = (
         gpd.GeoSeries.from_xy(*here.T, crs="ESRI:102008")
@@ -217,8 +243,8 @@ def test_polygon_edge_follows_its_parallel(tmp_path):
         .get_coordinates()
         .T.values
     )
-    inside = ((lon > -110) & (lon < -80) & (lat > 40) & (lat < 50)).reshape(share.shape)
-    wrong = (share > 0.5) != inside
+    inside = ((lon > -110) & (lon < -80) & (lat > 40) & (lat < 50)).reshape(found.shape)
+    wrong = (found > 0.5) != inside
     assert wrong.sum() < 5 and inside.sum() > 10_000
 
 
