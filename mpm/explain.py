@@ -58,8 +58,10 @@ def integrated_gradients(
     classifier = classifier.to(device).eval()
     windows = windows.to(device)
     method = IntegratedGradients(classifier)
-    parts, gaps = [], []
-    for values, observed in windows.batches(index, batch, label=label):
+    # filled, not collected in lists: small tensors between large ones scatter memory
+    found = torch.empty(len(index), windows.layers, windows.size, windows.size)
+    gap = torch.empty(len(index))
+    for k, (values, observed) in enumerate(windows.batches(index, batch, label=label)):
         origin = torch.zeros_like(values[:1]) if baseline is None else baseline.to(values)[None]
         origin = origin.expand_as(values).where(observed, 0.0)  # a missing cell explains nothing
         attribution = method.attribute(
@@ -71,11 +73,13 @@ def integrated_gradients(
         )
         with torch.no_grad():
             change = classifier(values, observed) - classifier(origin, observed)
-        summed = attribution.flatten(1).sum(dim=1)
-        gaps.append((summed - change).abs() / change.abs().clamp(min=1e-3))
-        parts.append(attribution.detach().float().cpu())
+        away, here = (
+            (attribution.flatten(1).sum(dim=1) - change).abs(),
+            slice(k * batch, (k + 1) * batch),
+        )
+        found[here], gap[here] = attribution.detach(), away.detach() / change.abs().clamp(min=1e-3)
     classifier.cpu()
-    return torch.cat(parts).numpy(), torch.cat(gaps).detach().cpu().numpy()
+    return found.numpy(), gap.numpy()
 
 
 @torch.no_grad()

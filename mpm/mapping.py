@@ -70,17 +70,16 @@ def predict(
     classifier = classifier.to(device).eval()
     windows = windows.to(device)
     weights = _head_samples(classifier, samples, seed)
-    means, spreads = [], []
-    for part in windows.batches(index, batch, label=label):
+    # not a list of parts: small tensors between large ones scatter memory, which grows with the map
+    drawn = torch.empty(2, len(index), device=device)
+    for k, part in enumerate(windows.batches(index, batch, label=label)):
         features = classifier.features(*part)
         logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
-        sampled = logits.sigmoid()
-        means.append(sampled.mean(dim=1))
-        spreads.append(sampled.std(dim=1, correction=0))
+        sampled, here = logits.sigmoid(), slice(k * batch, (k + 1) * batch)
+        drawn[0, here], drawn[1, here] = sampled.mean(dim=1), sampled.std(dim=1, correction=0)
     classifier.cpu()
-    if not means:
-        return np.empty(0, "float32"), np.empty(0, "float32")
-    return torch.cat(means).cpu().numpy(), torch.cat(spreads).cpu().numpy()
+    likelihood, uncertainty = drawn.cpu().numpy()
+    return likelihood, uncertainty
 
 
 def _head_samples(classifier: Classifier, samples: int, seed: int) -> Tensor:
