@@ -243,11 +243,7 @@ def _deposits(study: Study) -> tuple[dict[str, pd.DataFrame], list[str]]:
         return tables, list(dict.fromkeys(problems))  # regions may share a file
     known = pd.concat(tables.values())
     for name, target in study.targets.items():
-        if (
-            target.types is None
-            and known.empty
-            or (target.types is not None and not known["type"].isin(target.types).any())
-        ):
+        if target.of(known).empty:
             wanted = "" if target.types is None else f" of type {' or '.join(target.types)}"
             there = ", ".join(sorted(known["type"].dropna().unique())) or "none"
             problems.append(
@@ -277,11 +273,12 @@ def remarks(study: Study, table: pd.DataFrame) -> list[str]:
                     f"layer {row.layer!r}, region {row.region!r}: {value:g} looks like a code for "
                     "missing values; declare it as nodata, or set `valid_range`"
                 )
-        if row.coverage < 5:
-            found.append(
-                f"layer {row.layer!r} covers {row.coverage:g} % of region {row.region!r}; are its "
-                "bounds (west, south, east, north) right?"
-            )
+    for region, part in table[table["coverage"] < 5].groupby("region", sort=False):
+        most = part["coverage"].max()
+        found.append(
+            f"{', '.join(part['layer'])}: no more than {most:g} % of region {region!r} covered; "
+            "are its bounds (west, south, east, north) right?"
+        )
     for region, known in table.attrs["deposits"].items():
         found.append(_deposit_remark(study, region, known))
     return found
@@ -290,8 +287,7 @@ def remarks(study: Study, table: pd.DataFrame) -> list[str]:
 def _deposit_remark(study: Study, region: str, known: pd.DataFrame) -> str:
     counts = []
     for name, target in study.targets.items():
-        own = known if target.types is None else known[known["type"].isin(target.types)]
-        counts.append(f"{own['deposit'].nunique()} {name}")
+        counts.append(f"{target.of(known)['deposit'].nunique()} {name}")
     text = f"deposits in {region}: {', '.join(counts)}"
     for what in ("dropped", "merged"):
         names = known.attrs.get(f"{what}_names", [])

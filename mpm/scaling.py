@@ -170,7 +170,9 @@ def _check_regions(cubes: Sequence[xr.Dataset], masks: Sequence[np.ndarray]) -> 
         if mask.shape != shape:
             raise ValueError(f"mask {number} is {mask.shape}, its cube is {shape} (y, x)")
     if not any(mask.any() for mask in masks):
-        raise ValueError("the masks mark no training cell; check the split")
+        raise ValueError(
+            "the masks mark no training cell; take three folds or more, or smaller blocks"
+        )
 
 
 def _check_layers(found: list[str], expected: list[str], what: str, reference: str) -> None:

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 import geopandas as gpd
 import numpy as np
 import psutil
+import pytest
 import rasterio
 from affine import Affine
 from shapely.geometry import Point, box
+
+from mpm import rasters
+from mpm.layers import Layer
 
 WEST, NORTH, STEP = 500_000, 5_006_000, 1000  # corner (m, UTM zone 33 N) and cells of toy regions
 
@@ -31,6 +35,20 @@ def write_tif(path, values, *, step=STEP, west=WEST, north=NORTH, **profile):
 def write_shapes(path, shapes, crs="EPSG:32633", **columns):
     gpd.GeoDataFrame(columns or {"id": range(len(shapes))}, geometry=shapes, crs=crs).to_file(path)
     return path
+
+
+def described(path, **content):
+    "Where the pixels of a layer's raster lie"
+    named = {"name": "thing", "group": "g", "units": "1", "file": path.name}
+    return rasters.describe(Layer(**named | content), path)
+
+
+def refused(path, *parts, **content):
+    "Every message names the layer, the file and the rest of `parts`"
+    with pytest.raises(ValueError) as caught:
+        described(path, **content)
+    for part in ("'thing'", str(path), *parts):
+        assert part in str(caught.value)
 
 
 def at(left, top, right, bottom):

@@ -576,7 +576,7 @@ def test_check_remarks_on_what_looks_odd(tmp_path):
     write_deposits(study, [(1, 1), (1.02, 1), (2, 2), (9, 9)])
     code, cover, deposits = align.remarks(study, align.check(study))
     assert "'thing', region 'here': -9999 looks like a code for missing values" in code
-    assert "'small' covers 2.8 % of region 'here'" in cover
+    assert cover.startswith("small: no more than 2.8 % of region 'here' covered; are its bounds")
     assert deposits == ("deposits in here: 2 MVT; 1 lie outside (3); 1 repeat another (1)")
 
 

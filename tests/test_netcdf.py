@@ -2,11 +2,10 @@ import numpy as np
 import pyproj
 import pytest
 import xarray as xr
+from helpers import described, refused
 
 from mpm import netcdf, rasters
-from mpm.layers import Layer
 
-NAMED = {"name": "thing", "group": "g", "units": "1", "file": "thing.nc"}
 LONGITUDE, LATITUDE = np.array([10.0, 11, 12]), np.array([50.0, 51])
 SIX = np.arange(6, dtype="float32").reshape(2, 3)
 
@@ -25,21 +24,9 @@ def write(tmp_path):
     return write
 
 
-def described(path, **content):
-    return rasters.describe(Layer(**NAMED | content), path)
-
-
 def values(path, **content):
     source = described(path, **content)
     return rasters.read(source, (0, source.rows), (0, source.columns))
-
-
-def refused(path, *parts, **content):
-    "Every message names the layer, the file and the rest of `parts`"
-    with pytest.raises(ValueError) as caught:
-        described(path, **content)
-    for part in ("'thing'", str(path), *parts):
-        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(("engine", "reader"), [("h5netcdf", "h5netcdf"), ("scipy", "scipy")])

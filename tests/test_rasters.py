@@ -4,12 +4,11 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from helpers import described, refused
 
 from mpm import rasters
-from mpm.layers import Layer
 
 UTM = "EPSG:32633"
-NAMED = {"name": "thing", "group": "g", "units": "1", "file": "thing.tif"}
 CORNER = Affine(1000, 0, 500_000, 0, -1000, 5_006_000)
 
 
@@ -43,18 +42,6 @@ def globe(tmp_path):
         return tmp_path / "thing.nc"
 
     return globe
-
-
-def described(path, **content):
-    return rasters.describe(Layer(**NAMED | content), path)
-
-
-def refused(path, *parts, **content):
-    "Every message names the layer, the file and the rest of `parts`"
-    with pytest.raises(ValueError) as caught:
-        described(path, **content)
-    for part in ("'thing'", str(path), *parts):
-        assert part in str(caught.value)
 
 
 NINE = np.arange(9, dtype="float32").reshape(3, 3)
