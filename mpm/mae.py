@@ -227,6 +227,13 @@ class MaskedAutoencoder(nn.Module):
 
     def loss(self, values: Tensor, observed: Tensor, visible: Tensor) -> Tensor:
         """Return `reconstruction_loss` of windows without reconstructing what is not scored."""
+        error, count = self.squared_error(values, observed, visible)
+        return error / count.clamp(min=1)
+
+    def squared_error(
+        self, values: Tensor, observed: Tensor, visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of squared errors over masked and observed cells, and their number."""
         size = self.config.patch
         patches, seen = patchify(values, size), patchify(observed, size)
         decoded = self.decode(self.encoder.encode(patches, seen, visible), visible)
@@ -234,7 +241,7 @@ class MaskedAutoencoder(nn.Module):
         hidden = hidden.scatter(1, visible, False).nonzero()[:, 1].view(len(values), -1)
         made, wanted, counted = (_pick(part, hidden) for part in (decoded, patches, seen))
         error = (self.fill(made) - wanted).where(counted, 0.0)
-        return error.square().sum() / counted.sum().clamp(min=1)
+        return error.square().sum(), counted.sum()
 
 
 def masked_cells(visible: Tensor, config: MAEConfig) -> Tensor:

@@ -2,7 +2,10 @@
 
 import ctypes
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mpm import artefacts, mae
+from mpm import __version__, artefacts, mae
+from mpm.checkpoints import Checkpoint, Progress, digest
 from mpm.windows import Windows
 
 
@@ -69,6 +73,7 @@ class PretrainSettings:
     warmup: float = 0.05  # share of steps in which the rate rises
     augment: bool = False  # flips and quarter turns: right where no layer has a direction
     reports: int = 20  # how often the held-out loss is taken
+    micro: int = 0  # windows in memory at a time, for less of it; 0: the whole batch
 
 
 PRETRAIN_PRESETS = {
@@ -87,6 +92,8 @@ def pretrain(
     seed: int,
     device: torch.device,
     label: str = "pretraining",
+    checkpoint: Path | None = None,
+    minutes: float = 5,
 ) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
     """Train a masked autoencoder on unlabeled windows.
 
@@ -102,6 +109,12 @@ def pretrain(
     device : torch.device
     label : str
         Name of the progress bar.
+    checkpoint : Path, optional
+        A file that keeps the progress while training. If the process is killed, the next call with
+        the same arguments goes on from there and returns what an uninterrupted one would have, to
+        the bit on the same machine. It is removed at the end. By default nothing is kept.
+    minutes : float
+        Between two checkpoints.
 
     Returns
     -------
@@ -115,45 +128,141 @@ def pretrain(
     ValueError
         If there are no training windows.
     FloatingPointError
-        If the loss is no longer finite.
+        If the loss or its gradient is no longer finite; the last checkpoint stays.
+    MemoryError
+        If a batch does not fit; the last checkpoint stays.
     """
     if len(train) == 0:
         raise ValueError("no training windows: use smaller blocks or a smaller window")
     give_memory_back()
+    progress = _start(config, settings, seed, device)
+    mark = {"seed": seed, "device": device.type} | asdict(config) | asdict(settings)
+    if checkpoint is not None:
+        mark |= _fingerprint(progress.model, windows, train, held_out)
+    kept = Checkpoint(checkpoint, mark, minutes)
+    kept.resume(progress)
+    steps = range(progress.step + 1, settings.steps + 1)
+    bar = {"desc": label, "initial": progress.step, "total": settings.steps, "leave": False}
+    every = max(1, settings.steps // settings.reports)
+    with _said_if_memory_is_short(config, settings, kept):
+        windows, train = windows.to(device), torch.as_tensor(train)
+        for step in tqdm(steps, **bar, disable=artefacts.quiet()):
+            _step(progress, windows, train, settings, kept)
+            if step % every == 0 or step == settings.steps:
+                _report(progress, windows, held_out)
+            kept.update(progress)
+    kept.remove()
+    history = pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
+    return progress.model.cpu().eval(), history
+
+
+def _start(config: mae.MAEConfig, settings: PretrainSettings, seed: int, device) -> Progress:
     model = mae.build(config, seed).to(device).train()
-    windows = windows.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
     )
     schedule = _schedule(optimizer, settings.rate, settings.steps, settings.warmup)
-    generator = torch.Generator().manual_seed(seed)
-    train = torch.as_tensor(train)
-    every = max(1, settings.steps // settings.reports)
-    rows, losses = [], []
-    for step in tqdm(
-        range(1, settings.steps + 1), desc=label, disable=artefacts.quiet(), leave=False
-    ):
-        index = train[torch.randint(len(train), (settings.batch,), generator=generator)]
-        values, observed = windows.gather(index)
-        if settings.augment:
-            values, observed = turn(values, observed, generator)
-        loss = _masked_loss(model, values, observed, generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss.item()} at step {step}: lower the rate ({settings.rate}) or look "
-                "for extreme values in the evidence layers"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.detach())
-        if step % every == 0 or step == settings.steps:
-            mean = torch.stack(losses).mean().item()
-            rows.append((step, mean, held_out_loss(model, windows, held_out)))
-            losses = []
-    return model.cpu().eval(), pd.DataFrame(rows, columns=["step", "loss", "held_out"])
+    return Progress(model, optimizer, schedule, torch.Generator().manual_seed(seed))
+
+
+def _fingerprint(
+    model: nn.Module, windows: Windows, train: np.ndarray, held_out: np.ndarray
+) -> dict:
+    """Return what decides a training's result besides its settings."""
+    places = (windows.region, windows.row, windows.col)
+    return {
+        "threads": torch.get_num_threads(),
+        "mpm": __version__,
+        "torch": torch.__version__,
+        "weights at the start": digest(*model.state_dict().values()),
+        "evidence": digest(windows.canvas, windows.seen),
+        "training centres": digest(train, *(place[train] for place in places)),
+        "held-out centres": digest(held_out, *(place[held_out] for place in places)),
+    }
+
+
+_NO_MEMORY = ("not enough memory", "out of memory", "allocate memory", "ALLOC_FAILED")
+
+
+@contextmanager
+def _said_if_memory_is_short(
+    config: mae.MAEConfig, settings: PretrainSettings, kept: Checkpoint
+) -> Iterator[None]:
+    """Turn what PyTorch raises when memory runs out into a MemoryError that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        short = isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
+        if not short:
+            raise
+        some = f", {settings.micro} at a time" if settings.micro else ""
+        raise MemoryError(
+            f"not enough memory for a batch of {settings.batch} windows{some}, each {config.window}"
+            f" x {config.window} cells of {config.layers} layers: lower `batch`, or set `micro` to "
+            f"fewer windows at a time, which gives the same result to rounding{kept}"
+        ) from error
+
+
+def _step(
+    progress: Progress,
+    windows: Windows,
+    train: Tensor,
+    settings: PretrainSettings,
+    kept: Checkpoint,
+) -> None:
+    """Make one step of training, unless it would spoil the weights."""
+    model, generator = progress.model, progress.generator
+    index = train[torch.randint(len(train), (settings.batch,), generator=generator)]
+    symmetry = _symmetry(generator) if settings.augment else 0
+    visible = _visible(model.config, len(index), generator)
+    progress.optimizer.zero_grad()
+    loss = _backward(model, windows, index, visible, symmetry, settings.micro)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+    if not (torch.isfinite(loss) & torch.isfinite(norm)):
+        raise FloatingPointError(
+            f"loss is {loss.item()}, the norm of its gradient {norm.item()} at step "
+            f"{progress.step + 1}: lower the rate ({settings.rate}) or look for extreme values in "
+            f"the evidence layers{kept}"
+        )
+    progress.optimizer.step()
+    progress.schedule.step()
+    progress.step += 1
+    progress.losses.append(loss)
+
+
+def _backward(
+    model: mae.MaskedAutoencoder,
+    windows: Windows,
+    index: Tensor,
+    visible: Tensor,
+    symmetry: int,
+    micro: int,
+) -> Tensor:
+    """Add the gradient of a batch's masked loss to the weights, and return the loss.
+
+    With `micro` windows at a time both are running means over the cells that count, so that parts
+    with many gaps weigh less.
+    """
+    loss, cells = 0.0, 0
+    for part in torch.arange(len(index)).split(micro or len(index)):
+        values, observed = _turned(*windows.gather(index[part]), symmetry)
+        error, count = model.squared_error(values, observed, visible[part].to(values.device))
+        before, cells = cells, cells + count
+        share = before / cells.clamp(min=1)
+        for weight in model.parameters():
+            if weight.grad is not None:
+                weight.grad *= share
+        own = error / cells.clamp(min=1)
+        own.backward()
+        loss = loss * share + own.detach()
+    return loss
+
+
+def _report(progress: Progress, windows: Windows, held_out: np.ndarray) -> None:
+    """Add a row to the history."""
+    loss = torch.stack(progress.losses).mean().item()
+    progress.rows.append([progress.step, loss, held_out_loss(progress.model, windows, held_out)])
+    progress.losses = []
 
 
 @torch.no_grad()
@@ -173,22 +282,33 @@ def held_out_loss(
     values, observed = windows.gather(chosen)
     training = model.training
     model.eval()
-    loss = _masked_loss(model, values, observed, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    visible = _visible(model.config, len(values), generator).to(values.device)
+    loss = model.loss(values, observed, visible)
     model.train(training)
     return loss.item()
 
 
 def turn(values: Tensor, observed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Flip and turn a whole batch (N, C, H, W) by one of the eight symmetries of the square."""
-    flip, quarters = divmod(torch.randint(8, (1,), generator=generator).item(), 4)
+    return _turned(values, observed, _symmetry(generator))
+
+
+def _symmetry(generator: torch.Generator) -> int:
+    """Draw one of the eight symmetries of the square; 0 leaves windows as they are."""
+    return torch.randint(8, (1,), generator=generator).item()
+
+
+def _turned(values: Tensor, observed: Tensor, symmetry: int) -> tuple[Tensor, Tensor]:
+    if symmetry == 0:
+        return values, observed
+    flip, quarters = divmod(symmetry, 4)
     values, observed = (torch.rot90(part, quarters, dims=(2, 3)) for part in (values, observed))
     return (values.flip(3), observed.flip(3)) if flip else (values, observed)
 
 
-def _masked_loss(model, values: Tensor, observed: Tensor, generator: torch.Generator) -> Tensor:
-    config = model.config
-    visible = mae.random_masking(len(values), config.tokens, config.mask_ratio, generator)
-    return model.loss(values, observed, visible.to(values.device))
+def _visible(config: mae.MAEConfig, n: int, generator: torch.Generator) -> Tensor:
+    return mae.random_masking(n, config.tokens, config.mask_ratio, generator)
 
 
 def _schedule(optimizer, rate: float, steps: int, warmup: float):

@@ -55,7 +55,7 @@ LEVELS = [
         "align",
         "datacube",
     },
-    {"labels", "scaling", "windows", "splits", "folds", "mae"},
+    {"labels", "scaling", "windows", "splits", "folds", "mae", "checkpoints"},
     {
         "training",
         "fine_tuning",

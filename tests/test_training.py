@@ -1,10 +1,17 @@
+import math
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import tiny
+from helpers import tiny, writers
 
-from mpm import mae, training
+from mpm import artefacts, checkpoints, mae, training
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
 
@@ -13,6 +20,7 @@ torch.set_num_threads(1)
 TINY = tiny(decoder_width=16)
 SETTINGS = PretrainSettings(steps=8, batch=8, reports=2)
 CPU = torch.device("cpu")
+posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals of POSIX")
 
 
 def windows(change=None, size: int = 9):
@@ -45,6 +53,18 @@ def one_thread(monkeypatch):
 def same_weights(one, other) -> bool:
     weights = other.state_dict()
     return all(torch.equal(value, weights[name]) for name, value in one.state_dict().items())
+
+
+def stop(monkeypatch, step: int, error: BaseException):
+    "Raise an error after so many steps"
+    make = training._step
+
+    def made(progress, *others):
+        if progress.step == step:
+            raise error
+        make(progress, *others)
+
+    monkeypatch.setattr(training, "_step", made)
 
 
 def test_the_loss_falls_below_that_of_the_layer_mean():
@@ -123,6 +143,68 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         train(change=spoil)
 
 
+def test_extreme_values_leave_the_last_good_checkpoint(tmp_path):
+    "One infinite cell, met after some steps: the message names the file, whose weights are finite"
+
+    def spoil(evidence):
+        evidence[0, 0, 0] = np.inf
+
+    toy, path = windows(), tmp_path / "checkpoint.safetensors"
+    sees = (toy.row < 5) & (toy.col < 5)
+    index = np.concatenate([np.flatnonzero(~sees), np.flatnonzero(sees)[:5]])
+    with pytest.raises(FloatingPointError) as said:
+        train(replace(SETTINGS, steps=100), change=spoil, index=index, checkpoint=path, minutes=0)
+    tensors, state = checkpoints.read(path)
+    assert state["step"] > 0
+    assert f"at step {state['step'] + 1}: lower the rate (0.001)" in str(said.value)
+    assert str(said.value).endswith(f"; the checkpoint of step {state['step']} stays: {path}")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_weight(tmp_path, monkeypatch):
+    "Although the loss still is"
+    path = tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    with pytest.raises(FloatingPointError, match="the norm of its gradient nan at step 1: lower"):
+        train(checkpoint=path, minutes=0)
+    assert not path.exists()
+
+
+def test_a_batch_that_does_not_fit_says_what_to_lower(tmp_path):
+    "What the system refuses: more windows than any address space holds"
+    with pytest.raises(MemoryError) as said:
+        train(replace(SETTINGS, batch=10**15))
+    text = (
+        "a batch of 1000000000000000 windows, each 9 x 9 cells of 2 layers: lower `batch`, or set"
+    )
+    assert text in str(said.value) and str(said.value).endswith("to rounding")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        MemoryError("Unable to allocate 9. GiB for an array"),
+    ],
+    ids=["GPU", "CPU", "numpy"],
+)
+def test_whoever_runs_out_of_memory_the_checkpoint_stays(tmp_path, monkeypatch, error):
+    "At step 4, with two windows at a time; training can go on from step 3"
+    path = tmp_path / "checkpoint.safetensors"
+    stop(monkeypatch, 3, error)
+    with pytest.raises(MemoryError, match="8 windows, 2 at a time, each 9 x 9 cells") as said:
+        train(replace(SETTINGS, micro=2), checkpoint=path, minutes=0)
+    assert str(said.value).endswith(f"; the checkpoint of step 3 stays: {path}")
+    assert checkpoints.read(path)[1]["step"] == 3
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    stop(monkeypatch, 1, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train()
+
+
 def test_no_training_windows_are_refused():
     with pytest.raises(ValueError, match="no training windows: use smaller blocks"):
         train(index=np.array([], int))
@@ -134,6 +216,190 @@ def test_no_held_out_windows_leave_an_empty_column():
     nothing = np.array([], int)
     _, history = pretrain(TINY, toy, np.arange(50), nothing, SETTINGS, seed=1, device=CPU)
     assert history["held_out"].isna().all() and history["loss"].notna().all()
+
+
+# Parts of a batch
+
+
+def gappy(evidence):
+    "The west of one layer is missing, and all layers of the north-east"
+    evidence[0, :, :8] = np.nan
+    evidence[:, :12, 14:] = np.nan
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8, 20])
+def test_parts_of_a_batch_add_up_to_its_gradient(micro):
+    "Windows with many gaps weigh less: the gradient and the loss are those of the whole batch"
+    toy, config = windows(gappy), TINY
+    index = torch.tensor([0, 7, 19, 50, 110, 118, 119, 300, 301, 470])
+    visible = mae.random_masking(10, config.tokens, 0.75, torch.Generator().manual_seed(1))
+    counts = (toy.gather(index)[1] & mae.masked_cells(visible, config)).flatten(1).sum(1)
+    assert counts.max() > 3 * counts.min()
+    found = []
+    for size in (0, micro):
+        model = mae.build(config, 1)
+        loss = training._backward(model, toy, index, visible, 5, size)
+        found.append([loss, *(weight.grad for weight in model.parameters())])
+    largest = max(gradient.abs().max() for gradient in found[0][1:]).item()
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_a_part_without_observed_cells_teaches_nothing():
+    "First, last or alone: no NaN, and the gradient of the others"
+    toy = windows(lambda evidence: evidence[:, :, :10].fill(np.nan))
+    blind, sees = np.flatnonzero(toy.col == 0)[:2], np.flatnonzero(toy.col == 19)[:2]
+    found = []
+    for index in ([*blind, *sees], [*sees, *blind], sees, blind):
+        model, visible = mae.build(TINY, 1), torch.tensor([[0, 4]]).expand(len(index), -1)
+        loss = training._backward(model, toy, torch.as_tensor(np.array(index)), visible, 0, 2)
+        found.append([loss, model.fill.weight.grad])
+    for loss, gradient in found[:2]:
+        torch.testing.assert_close([loss, gradient], found[2])
+    assert found[3][0] == 0 and not found[3][1].any()
+
+
+def test_a_batch_in_parts_trains_alike():
+    "The same windows, turns and masks are drawn: losses agree to rounding"
+    settings = PretrainSettings(steps=6, batch=10, reports=6, augment=True)
+    whole, parts = (train(replace(settings, micro=n), change=gappy)[1] for n in (0, 3))
+    np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-5)
+    np.testing.assert_allclose(parts["held_out"], whole["held_out"], rtol=1e-4)
+
+
+# Killed, and started again
+
+LONG = PretrainSettings(steps=120, batch=4, reports=7, augment=True, micro=3)
+
+
+def outcome(model, history) -> dict:
+    "All that training returns, for comparison bit by bit"
+    weights = checkpoints.digest(*model.state_dict().values())
+    return {"weights": weights, "history": history.to_numpy().tolist()}
+
+
+def live(folder: Path):
+    "Train from wherever the last life ended, a checkpoint at every step"
+    result = outcome(*train(LONG, checkpoint=folder / "checkpoint.safetensors", minutes=0))
+    artefacts.write_json(folder / "result.json", result)
+
+
+LIFE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_training
+
+def write(number):
+    if number == 2:  # 1: ready
+        test_training.live(Path(sys.argv[2]))
+    if number > 2:
+        time.sleep(60)
+"""
+
+
+def until(told, seconds: float = 60):
+    end = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < end, "the training process does nothing"
+        time.sleep(0.0005)
+
+
+@posix
+def test_killed_ten_times_the_training_ends_as_if_it_had_not_been(tmp_path):
+    "SIGKILL at random moments; each life goes on where the last one ended"
+    expected, chance = outcome(*train(LONG)), random.Random(0)
+    path, result = tmp_path / "checkpoint.safetensors", tmp_path / "result.json"
+    kills = 0
+
+    def stamp():
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    with writers(LIFE, str(Path(__file__).parent), str(tmp_path)) as writer:
+        while kills < 10:
+            before, step = stamp(), checkpoints.read(path)[1]["step"] if path.exists() else 0
+            with writer():
+                until(lambda before=before: stamp() != before or result.exists())
+                time.sleep(chance.uniform(0, 0.03))
+            if result.exists():  # too slow a murderer, on a busy machine
+                assert artefacts.read_json(result) == expected
+                result.unlink()
+            elif path.exists():  # else killed between the end and the result
+                kills += 1
+                assert checkpoints.read(path)[1]["step"] > step
+        with writer():
+            until(result.exists)
+    assert artefacts.read_json(result) == expected
+    assert [*tmp_path.iterdir()] == [result]
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 7])
+def test_a_checkpoint_does_not_change_the_result(tmp_path, monkeypatch, step):
+    "Stopped before, between, at and after reports, or never: equal to a run without, bit by bit"
+    settings = replace(SETTINGS, augment=True)
+    expected, path = outcome(*train(settings)), tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop(patch, step, KeyboardInterrupt())
+        train(settings, checkpoint=path, minutes=0)
+    assert path.exists() == (step > 0)
+    made = []
+    make = training._step
+    monkeypatch.setattr(training, "_step", lambda *given: (made.append(1), make(*given)))
+    assert outcome(*train(settings, checkpoint=path)) == expected
+    assert len(made) == 8 - step
+    assert not list(tmp_path.iterdir()), "it is removed when training ends"
+    assert outcome(*train(settings, checkpoint=path, minutes=0)) == expected
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def unfinished(tmp_path, monkeypatch):
+    "A checkpoint after three of eight steps"
+    path = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop(patch, 3, KeyboardInterrupt())
+        train(checkpoint=path, minutes=0)
+    return path
+
+
+def fill_gap(evidence):
+    evidence[1, 3, 3] += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 2}, r"seed 1 there, 2 here, weights at the start \w+ there, \w+ here"),
+        ({"settings": replace(SETTINGS, rate=0.5)}, r"rate 0\.001 there, 0\.5 here"),
+        ({"settings": replace(SETTINGS, micro=4)}, "micro 0 there, 4 here"),
+        ({"index": np.arange(2, 480, 2)}, r"training centres \w+ there, \w+ here"),
+        ({"change": fill_gap}, r"evidence \w+ there, \w+ here"),
+    ],
+)
+def test_another_training_does_not_take_up_the_checkpoint(unfinished, change, named):
+    "A warning says what differs, and the result is that of a fresh start"
+    expected = outcome(*train(**change))
+    with pytest.warns(UserWarning, match=rf"is of another training \({named}\)"):
+        assert outcome(*train(checkpoint=unfinished, **change)) == expected
+    assert not unfinished.exists()
+
+
+def test_another_number_of_threads_is_another_training(unfinished, monkeypatch):
+    "It may give other weights"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    with pytest.warns(UserWarning, match=r"\(threads 1 there, 3 here\)"):
+        train(checkpoint=unfinished)
+
+
+def test_a_damaged_checkpoint_means_a_fresh_start(unfinished):
+    "Never a crash; the result is that of an uninterrupted run"
+    unfinished.write_bytes(unfinished.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged .* starts anew"):
+        assert outcome(*train(checkpoint=unfinished)) == outcome(*train())
+    assert not unfinished.exists()
+
+
+# Held-out loss
 
 
 @pytest.mark.parametrize("training_mode", [True, False])
