@@ -77,7 +77,7 @@ class PretrainSettings:
 
 
 PRETRAIN_PRESETS = {
-    "paper": PretrainSettings(),
+    "paper": PretrainSettings(micro=128),  # 2.1 GB instead of 7.6 GB with 14 layers, as fast
     "demo": PretrainSettings(steps=700, batch=64, rate=2e-3, augment=True),
 }
 

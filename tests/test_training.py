@@ -38,10 +38,10 @@ def windows(change=None, size: int = 9):
     return make_windows([cube], size)
 
 
-def train(settings=SETTINGS, seed=1, change=None, index=None, **options):
+def train(settings=SETTINGS, seed=1, change=None, index=None, held_out=None, **options):
     toy = windows(change)
     index = np.arange(0, len(toy), 2) if index is None else index
-    held_out = np.arange(1, len(toy), 2)
+    held_out = np.arange(1, len(toy), 2) if held_out is None else held_out
     return pretrain(TINY, toy, index, held_out, settings, seed=seed, device=CPU, **options)
 
 
@@ -259,12 +259,27 @@ def test_a_part_without_observed_cells_teaches_nothing():
     assert found[3][0] == 0 and not found[3][1].any()
 
 
-def test_a_batch_in_parts_trains_alike():
-    "The same windows, turns and masks are drawn: losses agree to rounding"
+def test_a_batch_in_parts_trains_alike(monkeypatch):
+    "The same windows, turns and masks are drawn, no more than three at a time; losses agree"
     settings = PretrainSettings(steps=6, batch=10, reports=6, augment=True)
-    whole, parts = (train(replace(settings, micro=n), change=gappy)[1] for n in (0, 3))
+    _, whole = train(settings, change=gappy)
+    sizes, error = [], mae.MaskedAutoencoder.squared_error
+
+    def spied(model, values, observed, visible):
+        sizes.append(len(values))
+        return error(model, values, observed, visible)
+
+    monkeypatch.setattr(mae.MaskedAutoencoder, "squared_error", spied)
+    _, parts = train(replace(settings, micro=3), change=gappy)
+    assert [size for size in sizes if size < 11] == [3, 3, 3, 1] * 6  # others: held-out windows
     np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-5)
     np.testing.assert_allclose(parts["held_out"], whole["held_out"], rtol=1e-4)
+
+
+def test_the_published_batch_is_trained_in_parts():
+    "1024 windows at a time would need more memory than most machines have"
+    paper = training.PRETRAIN_PRESETS["paper"]
+    assert paper.batch == 1024 and 0 < paper.micro <= 128
 
 
 # Killed, and started again
@@ -362,7 +377,7 @@ def unfinished(tmp_path, monkeypatch):
     return path
 
 
-def fill_gap(evidence):
+def raised(evidence):
     evidence[1, 3, 3] += 1
 
 
@@ -373,7 +388,8 @@ def fill_gap(evidence):
         ({"settings": replace(SETTINGS, rate=0.5)}, r"rate 0\.001 there, 0\.5 here"),
         ({"settings": replace(SETTINGS, micro=4)}, "micro 0 there, 4 here"),
         ({"index": np.arange(2, 480, 2)}, r"training centres \w+ there, \w+ here"),
-        ({"change": fill_gap}, r"evidence \w+ there, \w+ here"),
+        ({"held_out": np.arange(3, 480, 2)}, r"held-out centres \w+ there, \w+ here"),
+        ({"change": raised}, r"evidence \w+ there, \w+ here"),
     ],
 )
 def test_another_training_does_not_take_up_the_checkpoint(unfinished, change, named):
