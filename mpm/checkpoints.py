@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mpm import artefacts
@@ -97,9 +97,12 @@ class Checkpoint:
         self.step, self._written = progress.step, time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file: the training has ended."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Delete the file, and what a killed process left beside it: the training has ended."""
+        if self.path is None:
+            return
+        with artefacts.atomic(self.path) as fresh:  # this is what tidies up
+            fresh.touch()
+        self.path.unlink()
 
     def __str__(self) -> str:
         """Say what stays when a training fails, to be put behind a message; may be empty."""
@@ -134,8 +137,10 @@ def write(path: Path, progress: Progress, fingerprint: dict) -> None:
     }
     header = {"state": json.dumps(state)}
     header["digest"] = _digest(tensors, header["state"])
+    content = save(tensors, header)
     with artefacts.atomic(path) as fresh:
-        save_file(tensors, fresh, metadata=header)
+        # not by `save_file`: where it is killed, it leaves a file that nobody knows
+        fresh.write_bytes(content)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -1,10 +1,11 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mpm import checkpoints
+from mpm import artefacts, checkpoints
 from mpm.checkpoints import Checkpoint, Progress, digest
 
 torch.set_num_threads(1)
@@ -175,14 +176,26 @@ def test_a_failed_write_leaves_the_last_checkpoint(place, monkeypatch):
     "The disk is full in mid-write"
     whole = place.read_bytes()
 
-    def full(tensors, fresh, metadata):
-        fresh.write_bytes(b"half")
+    def full(fresh, content):
+        with fresh.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.write(place, advance(begin(), 8), MARK)
     assert place.read_bytes() == whole and [*place.parent.iterdir()] == [place]
+
+
+def test_a_write_that_was_killed_leaves_nothing_in_the_end(place):
+    "Also where the training that went on ended before its first checkpoint"
+    left = f"{place.stem}.tmp-{artefacts._MACHINE}-{2**30}-0123abcd{place.suffix}"
+    place.with_name(left).write_bytes(b"half")
+    checkpoint = Checkpoint(place, MARK, 5)
+    checkpoint.resume(begin())
+    assert checkpoint.step == 7
+    checkpoint.remove()
+    assert not [*place.parent.iterdir()]
 
 
 def test_a_digest_sees_values_types_and_shapes():
