@@ -57,6 +57,7 @@ LEVELS = [
     },
     {"labels", "scaling", "windows", "splits", "folds", "mae"},
     {
+        "memory",
         "training",
         "fine_tuning",
         "baselines",
