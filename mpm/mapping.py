@@ -113,7 +113,7 @@ def predict_ensemble(
     Parameters
     ----------
     members : iterable of Classifier
-        Used one after the other: a generator that loads them keeps one in memory at a time.
+        Used one after the other: of a generator that loads them never more than two are in memory.
     windows, index, samples, batch, device
         As for `predict`.
     seed : int
