@@ -28,11 +28,18 @@ def enough_memory(what: str, windows: Windows, batch: int) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(s in str(error).lower() for s in SIGNS):
+    except (RuntimeError, MemoryError) as error:
+        if not is_short(error):
             raise
         raise MemoryError(
             f"not enough memory for {what} with batch {batch} of windows of {windows.size} x "
             f"{windows.size} cells and {windows.layers} layers: use a smaller batch, a smaller "
             "window or preset, fewer layers, or another device"
         ) from error
+
+
+def is_short(error: Exception) -> bool:
+    """Say whether an error of torch or numpy means that memory ran out."""
+    # torch.OutOfMemoryError is a RuntimeError
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in SIGNS)
