@@ -2,7 +2,8 @@
 
 Run by hand, on a quiet machine: `python tests/benchmarks/bench_prediction.py [PART ...]` with the
 parts dropout and negatives, both by default. What is compared takes turns in one run, so a ratio
-says more than the seconds do. MPM_THREADS sets the number of threads.
+says more than the seconds do. MPM_THREADS sets the number of threads of torch, OMP_NUM_THREADS that
+of numpy, which on busy cores had better be the same.
 """
 
 import os
