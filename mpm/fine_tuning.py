@@ -1,8 +1,11 @@
 """Fine-tuning: a classifier on the backbone learns from few deposits and likely negatives."""
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,7 @@ from tqdm.auto import tqdm
 from mpm import artefacts, mae
 from mpm.folds import Fold
 from mpm.labels import likely_negatives
+from mpm.memory import enough_memory
 from mpm.study import Study
 from mpm.training import give_memory_back, turn
 from mpm.windows import Windows
@@ -84,11 +88,18 @@ class FineTuneSettings:
     train: Literal["frozen", "last", "full"] = "full"
     view: str = "cls+mean+centre"  # what the head sees of the tokens
     negatives: Literal["likely", "random"] = "likely"
+    negatives_by: Literal["cells", "backbone"] = "cells"  # features that likely ones are told by
     quantiles: tuple[float, float] = (0.25, 1.0)  # of summed distance, for likely negatives
     per_positive: int = 20
     augment: bool = True
     every: int = 25  # steps between looks at the validation cells
     patience: int = 8  # looks without a better average precision before it stops
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            known, value = get_args(hint), getattr(self, name)
+            if get_origin(hint) is Literal and value not in known:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
 
 
 FINE_TUNE_PRESETS = {
@@ -158,50 +169,46 @@ def fine_tune(
     Raises
     ------
     ValueError
-        If there are no positives or no negatives among the training or the validation cells.
+        If there are no positives or no negatives among the training or the validation cells, or
+        one training positive only.
+    FloatingPointError
+        If the loss or a likelihood is no longer finite.
+    MemoryError
+        If a batch does not fit.
     """
-    for what, count in {
-        "training positives": len(positives),
-        "negatives": len(negatives),
-        "positive validation cells": labels[validation].sum(),
-        "negative validation cells": (~labels[validation]).sum(),
-    }.items():
-        if count == 0:
-            raise ValueError(f"no {what}: use larger blocks, fewer folds or another split seed")
+    _check_parts(positives, negatives, labels[validation])
     give_memory_back()  # else a notebook grows with every fold
     model = _classifier(encoder, settings, seed).to(device)
     windows = windows.to(device)
-    optimizer = _optimizer(model, settings)
-    generator = torch.Generator().manual_seed(seed)
     looked = _sample_validation(validation, labels, seed)
     pools = [torch.as_tensor(pool) for pool in (positives, negatives)]
-    best, waited, kept, rows, losses = -1.0, 0, _copy(model), [], []
-    for step in tqdm(
-        range(1, settings.steps + 1), desc=label, disable=artefacts.quiet(), leave=False
-    ):
-        losses.append(_tune_step(model, optimizer, windows, pools, settings, generator, device))
-        if step % settings.every and step < settings.steps:
-            continue
-        likelihood = _likelihood(model, windows, looked)
-        score = average_precision_score(labels[looked], likelihood)
-        rows.append((step, torch.stack(losses).mean().item(), score))
-        losses = []
-        best, waited, kept = (score, 0, _copy(model)) if score > best else (best, waited + 1, kept)
-        if waited == settings.patience:
-            break
-    model.load_state_dict(kept)
-    model.eval()
-    _fit_temperature(model, windows, looked, labels)
-    return model.cpu(), pd.DataFrame(rows, columns=["step", "loss", "average_precision"])
+    with enough_memory("fine-tuning", windows, settings.batch):
+        history = _train(model, windows, pools, looked, labels, settings, seed, label)
+        _fit_temperature(model, windows, looked, labels)
+    return model.cpu(), history
 
 
 @torch.no_grad()
 def embed(
     encoder: mae.Encoder, windows: Windows, index: np.ndarray, *, batch: int = 256
 ) -> np.ndarray:
-    """Return the mean token of windows: (n, width) float32, the backbone's feature of a cell."""
-    parts = [encoder(*part)[:, 1:].mean(dim=1) for part in windows.batches(index, batch)]
-    return torch.cat(parts).cpu().numpy()
+    """Return the mean token of windows: (n, width) float32, the backbone's feature of a cell.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+    """
+    found = torch.empty(len(index), encoder.config.width, device=windows.canvas.device)
+    with enough_memory("the backbone's features", windows, batch):
+        for k, part in enumerate(windows.batches(index, batch)):
+            found[k * batch : (k + 1) * batch] = encoder(*part)[:, 1:].mean(dim=1)
+    if not found.isfinite().all():
+        raise ValueError(
+            "the backbone's features are not finite: look for extreme values in the evidence "
+            "layers, or pretrain it again in notebook 02_mae_pretraining"
+        )
+    return found.cpu().numpy()
 
 
 def save_classifier(fitted: Fitted, folder: Path, *, facts: dict) -> None:
@@ -261,16 +268,62 @@ def _optimizer(model: Classifier, settings: FineTuneSettings) -> torch.optim.Opt
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
 
-def _tune_step(model, optimizer, windows, pools, settings, generator, device) -> Tensor:
+def _check_parts(positives: np.ndarray, negatives: np.ndarray, truth: np.ndarray) -> None:
+    for what, count in {
+        "training positives": len(positives),
+        "negatives": len(negatives),
+        "positive validation cells": truth.sum(),
+        "negative validation cells": (~truth).sum(),
+    }.items():
+        if count == 0:
+            raise ValueError(f"no {what}: use larger blocks, fewer folds or another split seed")
+    if len(positives) == 1:
+        raise ValueError(
+            "only one training positive, which nothing can be learned from: use a larger target "
+            "radius, more deposit types, fewer folds or another split seed"
+        )
+
+
+def _train(model, windows, pools, looked, labels, settings, seed, label) -> pd.DataFrame:
+    """Train until it gets no better; the model is left in evaluation mode with its best weights."""
+    optimizer = _optimizer(model, settings)
+    generator = torch.Generator().manual_seed(seed)
+    judge = partial(_likelihood, model, windows, looked)
+    if settings.train == "frozen":  # features stay what they are: the backbone runs once a cell
+        seen = _features(model, windows, looked)
+        judge = partial(_head_likelihood, model, seen)
+        if not settings.augment:
+            pools = [_features(model, windows, pool) for pool in pools]
+    best, waited, kept, rows, losses = -1.0, 0, _copy(model), [], []
+    for step in tqdm(
+        range(1, settings.steps + 1), desc=label, disable=artefacts.quiet(), leave=False
+    ):
+        losses.append(_tune_step(model, optimizer, windows, pools, settings, generator))
+        if step % settings.every and step < settings.steps:
+            continue
+        loss, likelihood = _mean_loss(losses, step, settings), judge()
+        _check_finite(likelihood.sum(), "the likelihood of validation cells", step, settings)
+        score = average_precision_score(labels[looked], likelihood)
+        rows.append((step, loss, score))
+        losses = []
+        best, waited, kept = (score, 0, _copy(model)) if score > best else (best, waited + 1, kept)
+        if waited == settings.patience:
+            break
+    model.load_state_dict(kept)
+    model.eval()
+    return pd.DataFrame(rows, columns=["step", "loss", "average_precision"])
+
+
+def _tune_step(model, optimizer, windows, pools, settings, generator) -> Tensor:
     model.train()
-    half = settings.batch // 2
-    draws = [pool[torch.randint(len(pool), (half,), generator=generator)] for pool in pools]
-    values, observed = windows.gather(torch.cat(draws))
-    if settings.augment:
-        values, observed = turn(values, observed, generator)
+    half, device = settings.batch // 2, windows.canvas.device
+    # of centres, or of features where these are known
+    drawn = torch.cat(
+        [pool[torch.randint(len(pool), (half,), generator=generator)] for pool in pools]
+    )
+    features = drawn if drawn.ndim == 2 else _see(model, windows, drawn, settings, generator)
     wanted = torch.cat([torch.ones(half), torch.zeros(half)]).to(device)
     wanted = wanted * (1 - settings.smoothing) + settings.smoothing / 2
-    features = model.features(values, observed)
     # the masks of the dropout come from our generator: nothing depends on global state
     kept = torch.rand(features.shape, generator=generator) >= settings.dropout
     features = features * kept.to(device) / (1 - settings.dropout)
@@ -280,6 +333,42 @@ def _tune_step(model, optimizer, windows, pools, settings, generator, device) ->
     nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     optimizer.step()
     return loss.detach()
+
+
+def _see(model, windows, index, settings, generator) -> Tensor:
+    """Return the features of centres, their windows turned if the settings say so."""
+    values, observed = windows.gather(index)
+    if settings.augment:
+        values, observed = turn(values, observed, generator)
+    return model.features(values, observed)
+
+
+def _mean_loss(losses: list[Tensor], step: int, settings: FineTuneSettings) -> float:
+    """Average the losses of the last steps, which are looked at together: a GPU need not wait."""
+    for k, loss in enumerate(torch.stack(losses).tolist(), start=step - len(losses) + 1):
+        _check_finite(loss, "the loss", k, settings)
+    return torch.stack(losses).mean().item()
+
+
+def _check_finite(value: float, what: str, step: int, settings: FineTuneSettings) -> None:
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"{what} is {value} at step {step} of fine-tuning: lower the rates (head "
+            f"{settings.rate:g}, backbone {settings.backbone_rate:g}) or look for extreme values "
+            "in the evidence layers"
+        )
+
+
+@torch.no_grad()
+def _features(model: Classifier, windows: Windows, index: np.ndarray | Tensor) -> Tensor:
+    model.eval()
+    return torch.cat([model.features(*part) for part in windows.batches(index, 256)])
+
+
+@torch.no_grad()
+def _head_likelihood(model: Classifier, features: Tensor) -> np.ndarray:
+    model.eval()
+    return model.head(features).sigmoid().cpu().numpy()
 
 
 @torch.no_grad()
@@ -327,17 +416,64 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def classifier_path(study: Study, target: str, split: str, fold: int) -> Path:
-    """Return where a fold's classifier lies."""
-    return study.processed / target / "classifiers" / f"{split}_{fold}"
+def classifier_path(study: Study, target: str, split: str, fold: int, *, member: int = 0) -> Path:
+    """Return where a fold's classifier lies, or another member of its ensemble."""
+    name = f"{split}_{fold}" + (f"_member_{member}" if member else "")
+    return study.processed / target / "classifiers" / name
 
 
 def choose_negatives(
-    fold: Fold, positive: np.ndarray, settings: FineTuneSettings, *, seed: int
+    fold: Fold,
+    positive: np.ndarray,
+    settings: FineTuneSettings,
+    *,
+    seed: int,
+    encoder: mae.Encoder | None = None,
+    device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Draw negatives from a fold's unlabeled training centres, as the settings say."""
+    """Draw negatives from a fold's unlabeled training centres, as the settings say.
+
+    `encoder` and `device` as for `cell_features`.
+    """
     known, unlabeled = fold.train[positive[fold.train]], fold.train[~positive[fold.train]]
     quantiles = settings.quantiles if settings.negatives == "likely" else (0.0, 1.0)
     count = settings.per_positive * len(known)
-    features = fold.windows.centres()
+    features = cell_features(fold.windows, settings, encoder, device=device)
     return likely_negatives(features, known, unlabeled, quantiles=quantiles, count=count, seed=seed)
+
+
+def cell_features(
+    windows: Windows,
+    settings: FineTuneSettings,
+    encoder: mae.Encoder | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that gives the features in which likely negatives are told.
+
+    Parameters
+    ----------
+    windows : Windows
+    settings : FineTuneSettings
+        negatives_by "cells": the centre cell's standardised layers, as in the paper's code;
+        "backbone": the mean token of the window.
+    encoder : Encoder, optional
+        Needed for "backbone"; copied, not changed.
+    device : device
+        Where it runs.
+
+    Returns
+    -------
+    function
+        (n,) numbers of centres -> (n, d) float32, nothing being computed before it is called.
+
+    Raises
+    ------
+    ValueError
+        If the backbone is asked for and no encoder is given.
+    """
+    if settings.negatives_by == "cells":
+        return windows.centres
+    if encoder is None:
+        raise ValueError('negatives_by "backbone" needs an encoder; give one, or use "cells"')
+    return partial(embed, deepcopy(encoder).to(device).eval(), windows.to(device))

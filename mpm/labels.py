@@ -1,5 +1,6 @@
 """Deposits as labels of cells, and likely negatives among the unlabeled cells."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def deposit_numbers(known: pd.DataFrame, target: Target, cells: xr.DataArray) ->
 
 
 def likely_negatives(
-    features: np.ndarray,
+    features: Callable[[np.ndarray], np.ndarray],
     positives: np.ndarray,
     unlabeled: np.ndarray,
     *,
@@ -98,9 +99,10 @@ def likely_negatives(
 
     Parameters
     ----------
-    features : array (n, d)
-        Feature of every cell, float32: standardised evidence, or backbone features. NaN counts as
-        the training mean, 0.
+    features : function
+        Returns the features of cells, (n,) int -> (n, d) float32: standardised evidence (e.g.
+        `Windows.centres`), or a backbone's. It is asked for a chunk of cells at a time, so that
+        those of all cells never lie in memory. NaN counts as the training mean, 0.
     positives, unlabeled : array of int
         Cells to compare with and cells to choose from. Both must come from training cells only.
     quantiles : (float, float)
@@ -119,7 +121,7 @@ def likely_negatives(
     Raises
     ------
     ValueError
-        If there are no positives, or no unlabeled cell lies within the quantiles.
+        If there are no positives, no unlabeled cells, or none of these within the quantiles.
 
     Source: GFM4MPM, Daruna et al. 2024, arXiv:2406.12756, positive-unlabeled selection. Unlike the
     released code this runs after the split and never sees a test deposit.
@@ -129,12 +131,20 @@ def likely_negatives(
     low, high = quantiles
     if not 0 <= low < high <= 1:
         raise ValueError(f"quantiles {quantiles} must satisfy 0 <= low < high <= 1")
-    total = summed_distance(features, positives, unlabeled, chunk=chunk)
-    edges = np.quantile(total, [low, high]) if len(total) else (np.inf, -np.inf)
-    candidates = unlabeled[(total >= edges[0]) & (total <= edges[1])]
+    if len(unlabeled) == 0:
+        raise ValueError(
+            "no negatives left: every training cell is positive; use a smaller target radius, "
+            "larger regions or fewer folds"
+        )
+    candidates = unlabeled
+    if (low, high) != (0, 1):  # else all are candidates, wherever they rank
+        total = summed_distance(features, positives, unlabeled, chunk=chunk)
+        edges = np.quantile(total, [low, high])
+        candidates = unlabeled[(total >= edges[0]) & (total <= edges[1])]
     if len(candidates) == 0:
         raise ValueError(
-            f"no unlabeled training cell lies within quantiles {quantiles}; widen them"
+            f"no negatives left: none of {len(unlabeled)} unlabeled training cells lies within "
+            f"quantiles {quantiles} of the summed distance; widen them"
         )
     draw = np.random.default_rng(seed).choice(
         candidates, size=min(count, len(candidates)), replace=False
@@ -143,14 +153,23 @@ def likely_negatives(
 
 
 def summed_distance(
-    features: np.ndarray, positives: np.ndarray, cells: np.ndarray, *, chunk: int = 4096
+    features: Callable[[np.ndarray], np.ndarray],
+    positives: np.ndarray,
+    cells: np.ndarray,
+    *,
+    chunk: int = 4096,
 ) -> np.ndarray:
-    """Sum each cell's Euclidean distances to all positives in feature space: (len(cells),)."""
-    known = np.nan_to_num(features[positives]).astype("float32")
+    """Sum each cell's Euclidean distances to all positives in feature space: (len(cells),).
+
+    `features` as for `likely_negatives`.
+    """
+    known = np.nan_to_num(features(positives)).astype("float32")
+    middle = known.mean(axis=0)  # small numbers lose little where squares are subtracted
+    known -= middle
     square = (known**2).sum(axis=1)
     total = np.empty(len(cells), "float64")
     for start in range(0, len(cells), chunk):
-        part = np.nan_to_num(features[cells[start : start + chunk]]).astype("float32")
+        part = np.nan_to_num(features(cells[start : start + chunk])).astype("float32") - middle
         squared = (part**2).sum(axis=1)[:, None] + square - 2 * part @ known.T
         total[start : start + chunk] = np.sqrt(np.maximum(squared, 0)).sum(axis=1)
     return total

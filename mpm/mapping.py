@@ -1,5 +1,6 @@
 """Prediction: a likelihood and an uncertainty for cells, and the maps made of them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,21 @@ from mpm.fine_tuning import (
 )
 from mpm.folds import Fold
 from mpm.mae import Encoder
+from mpm.memory import enough_memory
 from mpm.metrics import best_threshold
 from mpm.study import Study
 from mpm.windows import Windows
 
 PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
 PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
+MEANING = {
+    "likelihood": "probability at even odds of deposit and background, 0 to 1; read it as a"
+    " rank, not as the chance of finding a deposit",
+    "uncertainty": "standard deviation of the likelihood over dropout samples of the head",
+    "ensemble_spread": "standard deviation of the likelihood over networks trained from several"
+    " seeds, of which the likelihood is the mean",
+    "attribution": "signed contribution of a layer to the logit",
+}
 
 
 @torch.no_grad()
@@ -65,6 +75,11 @@ def predict(
     likelihood, uncertainty : array (n,)
         Mean and standard deviation of the sampled probability, float32.
 
+    Raises
+    ------
+    MemoryError
+        If a batch does not fit.
+
     Source: Gal and Ghahramani 2016, arXiv:1506.02142, equation 6.
     """
     classifier = classifier.to(device).eval()
@@ -72,14 +87,67 @@ def predict(
     weights = _head_samples(classifier, samples, seed)
     # not a list of parts: small tensors between large ones scatter memory, which grows with the map
     drawn = torch.empty(2, len(index), device=device)
-    for k, part in enumerate(windows.batches(index, batch, label=label)):
-        features = classifier.features(*part)
-        logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
-        sampled, here = logits.sigmoid(), slice(k * batch, (k + 1) * batch)
-        drawn[0, here], drawn[1, here] = sampled.mean(dim=1), sampled.std(dim=1, correction=0)
+    with enough_memory("prediction", windows, batch):
+        for k, part in enumerate(windows.batches(index, batch, label=label)):
+            features = classifier.features(*part)
+            logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
+            sampled, here = logits.sigmoid(), slice(k * batch, (k + 1) * batch)
+            drawn[0, here], drawn[1, here] = sampled.mean(dim=1), sampled.std(dim=1, correction=0)
     classifier.cpu()
     likelihood, uncertainty = drawn.cpu().numpy()
     return likelihood, uncertainty
+
+
+def predict_ensemble(
+    members: Iterable[Classifier],
+    windows: Windows,
+    index: np.ndarray,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict cells with several networks that differ in nothing but their seeds.
+
+    Parameters
+    ----------
+    members : iterable of Classifier
+        Used one after the other: of a generator that loads them never more than two are in memory.
+    windows, index, samples, batch, device
+        As for `predict`.
+    seed : int
+        Decides the dropout masks of the first member; seed + 1 those of the second, ...
+
+    Returns
+    -------
+    likelihood, uncertainty, spread : array (n,)
+        float32: mean of the members' likelihoods; root of the mean of their variances over dropout
+        samples; standard deviation of the likelihoods between members. Squares of the latter two
+        add to the variance over all samples of all members. With one member the first two are
+        those of `predict`, and the spread is 0.
+
+    Raises
+    ------
+    ValueError
+        If there are no members.
+
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2.4.
+    """
+    count, mean, within, between = 0, *np.zeros((3, len(index)))
+    for count, member in enumerate(members, start=1):
+        likelihood, uncertainty = predict(
+            member, windows, index, samples=samples, seed=seed + count - 1, batch=batch,
+            device=device, label=f"member {count}",
+        )  # fmt: skip
+        away = likelihood - mean
+        mean += away / count
+        between += away * (likelihood - mean)
+        within += uncertainty.astype("float64") ** 2
+    if count == 0:
+        raise ValueError("an ensemble needs at least one member")
+    found = mean, np.sqrt(within / count), np.sqrt(between / count)
+    return tuple(values.astype("float32") for values in found)
 
 
 def _head_samples(classifier: Classifier, samples: int, seed: int) -> Tensor:
@@ -153,7 +221,7 @@ def tune_and_predict(
     ----------
     fold : Fold
     encoder : Encoder
-        Pretrained or not.
+        Pretrained or not; likely negatives are told by its features if the settings say so.
     method : str
         Its name in the tables.
     positive, deposit : array (all centres,)
@@ -171,7 +239,9 @@ def tune_and_predict(
         Of `table`; empty if the fold has no test cells.
     """
     known = fold.train[positive[fold.train]]
-    negatives = choose_negatives(fold, positive, settings, seed=seed)
+    negatives = choose_negatives(
+        fold, positive, settings, seed=seed, encoder=encoder, device=device
+    )
     classifier, history = fine_tune(
         encoder,
         fold.windows,
@@ -263,6 +333,8 @@ def prediction_path(study: Study, target: str, region: str) -> Path:
 def write_prediction(study: Study, target: str, maps: dict[str, xr.Dataset], facts: dict) -> None:
     """Write each region's maps as Zarr, and as GeoTIFFs with a JSON that says what they mean.
 
+    GeoTIFFs of kinds of maps that are not among them are removed.
+
     Parameters
     ----------
     study : Study
@@ -283,12 +355,11 @@ def write_prediction(study: Study, target: str, maps: dict[str, xr.Dataset], fac
             # texts along the layers have no place in a GeoTIFF
             bands = bands.drop_vars([key for key in bands.coords if "layer" in bands[key].dims])
             datacube.write_geotiff(bands, folder / f"{name}_{region}.tif", names=names)
-    meaning = {
-        "likelihood": "probability at even odds of deposit and background, 0 to 1; read it as a"
-        " rank, not as the chance of finding a deposit",
-        "uncertainty": "standard deviation of the likelihood over dropout samples of the head",
-        "attribution": "signed contribution of a layer to the logit, where it was computed",
-    }
+    written = [name for name in MEANING if name in next(iter(maps.values()))]
+    for name in set(MEANING) - set(written):  # of an earlier run, so of other networks
+        for region in maps:
+            (folder / f"{name}_{region}.tif").unlink(missing_ok=True)
+    meaning = {name: MEANING[name] for name in written}
     artefacts.write_json(folder / "maps.json", facts | {"meaning": meaning})
 
 

@@ -1,4 +1,6 @@
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,10 +8,12 @@ import torch
 import xarray as xr
 from helpers import tiny
 from sklearn.metrics import average_precision_score
+from torch import nn
 
 from mpm import fine_tuning, mae
 from mpm.fine_tuning import Classifier, FineTuneSettings, Fitted, fine_tune, load_classifier
-from mpm.windows import make_windows
+from mpm.folds import Fold
+from mpm.windows import Windows, make_windows
 
 torch.set_num_threads(1)
 
@@ -132,6 +136,112 @@ def test_the_given_encoder_is_copied(toy, train):
     assert model.encoder is not encoder
 
 
+# A frozen backbone
+
+
+@pytest.mark.parametrize(("augment", "trained_on"), [(False, 240), (True, 20 * 16)])
+def test_a_frozen_backbone_runs_once_a_cell(toy, monkeypatch, augment, trained_on):
+    """Once for each of 240 training cells, not for each of 20 steps of 16, if nothing is turned
+
+    Validation cells are encoded once for all looks, and once to fit the temperature.
+    """
+    counts, real = [], mae.Encoder.forward
+    monkeypatch.setattr(
+        mae.Encoder,
+        "forward",
+        lambda self, *given: counts.append(len(given[0])) or real(self, *given),
+    )
+    toy.tune(replace(SETTINGS, train="frozen", augment=augment, steps=20, every=2))
+    assert len(toy.positives) + len(toy.negatives) == len(toy.validation) == 240
+    assert sum(counts) == trained_on + 2 * 240
+
+
+def test_features_kept_train_the_same_head(toy):
+    "As a backbone that runs at every step at rate 0, which does not change either"
+    unclipped = replace(SHORT, clip=1e9, backbone_rate=0.0)
+    kept, run = (toy.tune(replace(unclipped, train=train)) for train in ("frozen", "last"))
+    assert not changed(weights(kept.classifier.encoder), weights(run.classifier.encoder))
+    for name in ("weight", "bias"):
+        ours, theirs = (getattr(each.classifier.linear, name) for each in (kept, run))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(kept.history, run.history, rtol=1e-4)
+
+
+# Likely negatives
+
+
+class WindowMean(nn.Module):
+    """A backbone of one feature, the mean of the window, beside a CLS token of 99."""
+
+    config = SimpleNamespace(width=1)
+
+    def forward(self, values, observed):
+        mean = values.mean(dim=(1, 2, 3)).view(-1, 1, 1)
+        return torch.cat([torch.full_like(mean, 99), mean, mean], dim=1)
+
+
+@pytest.fixture
+def blocks():
+    """Five windows side by side, 0 to 4: their centre cells, the cells around, which have deposits
+
+    Window means are 0, 10 / 9, 8, 4.5 and -1; the two deposits are in the first and the last.
+    """
+    evidence = np.zeros((1, 3, 15), "float32")
+    for k, (centre, around) in enumerate([(0, 0), (10, 0), (0, 9), (4.5, 4.5), (-1, -1)]):
+        evidence[:, :, 3 * k : 3 * k + 3] = around
+        evidence[:, 1, 3 * k + 1] = centre
+    cube = xr.Dataset(
+        {
+            "evidence": (("layer", "y", "x"), evidence),
+            "valid": (("y", "x"), np.ones((3, 15), bool)),
+        },
+        coords={"layer": ["a"]},
+    )
+    windows = make_windows([cube], 3)
+    train = 15 + 1 + 3 * np.arange(5)
+    positive = np.isin(np.arange(45), train[[0, 4]])
+    return Fold("blocks", 0, None, windows, train, train[:0], train[:0]), positive
+
+
+@pytest.mark.parametrize(
+    ("by", "quantiles", "block"),
+    [
+        ("cells", (0.9, 1.0), 1),  # sums of distances to 0 and -1: 21, 1 and 10
+        ("cells", (0.0, 0.1), 2),
+        ("backbone", (0.9, 1.0), 2),  # 29 / 9, 17 and 10
+        ("backbone", (0.0, 0.1), 1),
+    ],
+)
+def test_negatives_are_told_by_the_features_asked_for(blocks, by, quantiles, block):
+    "A centre cell that is far from the deposits' may have a window that is close, and vice versa"
+    fold, positive = blocks
+    settings = FineTuneSettings(negatives_by=by, quantiles=quantiles)
+    found = fine_tuning.choose_negatives(fold, positive, settings, seed=0, encoder=WindowMean())
+    assert found.tolist() == [fold.train[block]]
+
+
+def test_random_negatives_need_no_features(blocks):
+    "All unlabeled training cells are drawn from, and no encoder is run"
+    fold, positive = blocks
+    settings = FineTuneSettings(negatives_by="backbone", negatives="random", per_positive=3)
+    found = fine_tuning.choose_negatives(fold, positive, settings, seed=0, encoder=nn.Identity())
+    assert found.tolist() == fold.train[1:4].tolist()
+
+
+def test_negatives_by_the_backbone_need_one(blocks):
+    with pytest.raises(ValueError, match="needs an encoder"):
+        fine_tuning.choose_negatives(*blocks, FineTuneSettings(negatives_by="backbone"), seed=0)
+
+
+def test_features_that_are_no_numbers_are_refused(toy):
+    "Not taken for cells like any other"
+    encoder = mae.build(TINY, seed=0).encoder
+    with torch.no_grad():
+        encoder.norm.weight[3] = torch.nan
+    with pytest.raises(ValueError, match="features are not finite: .* 02_mae_pretraining"):
+        fine_tuning.embed(encoder, toy.windows, np.arange(5))
+
+
 # What it must not see
 
 
@@ -198,6 +308,58 @@ def test_a_missing_class_is_refused(toy, change, message):
     "By name, with what to do about it"
     with pytest.raises(ValueError, match=f"{message}: use larger blocks, fewer folds"):
         toy.tune(SHORT, **change)
+
+
+def test_one_positive_is_refused(toy):
+    "Two are enough"
+    with pytest.raises(
+        ValueError, match="only one training positive.*: use a larger target radius"
+    ):
+        toy.tune(SHORT, positives=toy.positives[:1])
+    assert len(toy.tune(SHORT, positives=toy.positives[:2]).history) == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    "At the first step that saw it, though losses are looked at every third, with both rates"
+    here = Toy()
+    here.windows.canvas[1] = torch.inf
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan at step 1 .*head 0.01, backbone 0.002\) or look"
+    ):
+        here.tune(SHORT)
+
+
+def test_weights_that_are_no_numbers_stop_the_training(toy):
+    "Though the loss, taken before the step that ruined them, was one"
+    with pytest.raises(FloatingPointError, match="likelihood of validation cells is nan at step 1"):
+        toy.tune(replace(SHORT, backbone_rate=1e30, steps=1))
+
+
+def test_want_of_memory_says_what_was_too_large(toy, monkeypatch):
+    "Batch, window and layers, instead of bytes"
+
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Windows, "gather", full)
+    with pytest.raises(MemoryError, match="fine-tuning with batch 16 of .* 9 x 9 .* 2 layers: use"):
+        toy.tune(SHORT)
+    with pytest.raises(MemoryError, match="backbone's features with batch 7 of .* 9 x 9 .* 2 lay"):
+        fine_tuning.embed(mae.build(TINY, seed=0).encoder, toy.windows, np.arange(5), batch=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train", "train 'none' is none of frozen, last, full"),
+        ("negatives", "negatives 'none' is none of likely, random"),
+        ("negatives_by", "negatives_by 'none' is none of cells, backbone"),
+    ],
+)
+def test_an_unknown_choice_is_refused(name, message):
+    "Before anything runs, with those there are"
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **{name: "none"})
 
 
 def test_an_unknown_view_is_refused():
@@ -348,6 +510,15 @@ def test_a_classifier_is_read_as_it_was_written(tmp_path, toy, fitted):
     assert found.classifier.temperature == fitted.classifier.temperature != 1
     np.testing.assert_allclose(found.history, fitted.history, rtol=1e-12)
     assert not found.classifier.training
+
+
+def test_each_member_of_an_ensemble_has_its_folder():
+    "The first lies where a single network does"
+    study = SimpleNamespace(processed=Path("p"))
+    names = [
+        fine_tuning.classifier_path(study, "MVT", "final", 0, member=k).as_posix() for k in (0, 1)
+    ]
+    assert names == ["p/MVT/classifiers/final_0", "p/MVT/classifiers/final_0_member_1"]
 
 
 def test_a_missing_classifier_names_the_notebook(tmp_path):

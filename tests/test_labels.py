@@ -173,24 +173,31 @@ def test_labels_of_a_lazy_cube_are_those_of_one_in_memory(tmp_path, cells):
 
 @pytest.fixture
 def draw():
-    "Features of 200 cells with gaps, 7 positives, 150 unlabeled"
+    "What gives features of 200 cells with gaps; 7 positives, 150 unlabeled"
     rng = np.random.default_rng(5)
     features = rng.normal(size=(200, 6)).astype("float32")
     features[rng.random(features.shape) < 0.1] = np.nan
     order = rng.permutation(200)
-    return features, order[:7], order[7:157]
+    return features.__getitem__, order[:7], order[7:157]
 
 
 def brute_force(features, positives, cells):
-    known = np.nan_to_num(features.astype("float64"))
+    known = np.nan_to_num(features(np.arange(200)).astype("float64"))
     return cdist(known[cells], known[positives]).sum(axis=1)
 
 
 def test_summed_distance_by_hand():
     "From (0, 0): 3-4-5 and 6-8-10 triangles sum to 15; a gap counts as 0"
     features = np.array([[0, 0], [3, 4], [6, np.nan], [6, 8]], "float32")
-    assert labels.summed_distance(features, [1, 3], [0]).tolist() == [15]
-    np.testing.assert_allclose(labels.summed_distance(features, [1], [2]), [5])
+    given = features.__getitem__
+    assert labels.summed_distance(given, [1, 3], [0]).tolist() == [15]
+    np.testing.assert_allclose(labels.summed_distance(given, [1], [2]), [5])
+
+
+def test_small_distances_far_from_the_origin_are_exact():
+    "3-4-5 triangles at (20000, 20000), where the squares of float32 differ by nothing"
+    features = np.array([[0, 0], [3, 4], [-3, -4]], "float32") + 20_000
+    assert labels.summed_distance(features.__getitem__, [1, 2], [0]).tolist() == [10]
 
 
 def test_summed_distance_equals_brute_force(draw):
@@ -231,24 +238,41 @@ def test_chunks_do_not_change_the_result(draw, chunk):
 
 
 def test_memory_is_a_chunk_times_the_positives(monkeypatch):
-    "No product of more than chunk cells with all positives is ever formed"
-    rows, real = [], np.sqrt
-    monkeypatch.setattr(np, "sqrt", lambda block: rows.append(block.shape) or real(block))
+    """No product of more than chunk cells with all positives is ever formed
+
+    Nor are features of more cells asked for, and those of each cell once.
+    """
+    blocks, asked, real = [], [], np.sqrt
+    monkeypatch.setattr(np, "sqrt", lambda block: blocks.append(block.shape) or real(block))
     features = np.random.default_rng(0).normal(size=(1000, 3)).astype("float32")
-    labels.summed_distance(features, np.arange(5), np.arange(5, 1000), chunk=300)
-    assert rows == [(300, 5), (300, 5), (300, 5), (95, 5)]
+
+    def given(cells):
+        asked.append(cells.tolist())
+        return features[cells]
+
+    labels.summed_distance(given, np.arange(5), np.arange(5, 1000), chunk=300)
+    assert blocks == [(300, 5), (300, 5), (300, 5), (95, 5)]
+    assert [len(cells) for cells in asked] == [5, 300, 300, 300, 95]
+    assert sum(asked, []) == list(range(1000))
 
 
 def test_cells_elsewhere_do_not_matter(draw):
-    "What test cells hold changes nothing: neither distances nor the draw"
+    "What test cells hold changes nothing, because nobody asks for it"
     features, positives, unlabeled = draw
-    elsewhere = np.setdiff1d(np.arange(200), np.concatenate([positives, unlabeled]))
-    changed = features.copy()
-    changed[elsewhere] = 99
-    np.testing.assert_array_equal(
-        labels.likely_negatives(changed, positives, unlabeled, count=20, seed=1),
-        labels.likely_negatives(features, positives, unlabeled, count=20, seed=1),
+    asked = []
+    labels.likely_negatives(
+        lambda cells: asked.append(cells) or features(cells), positives, unlabeled, count=20, seed=1
     )
+    assert set(np.concatenate(asked)) == {*positives, *unlabeled}
+
+
+def test_the_whole_range_ranks_nothing(draw):
+    "Every cell is a candidate wherever it ranks: the same draw without a feature"
+    _, positives, unlabeled = draw
+    chosen = {"quantiles": (0.0, 1.0), "count": 20, "seed": 1}
+    found = labels.likely_negatives(None, positives, unlabeled, **chosen)
+    expected = np.random.default_rng(1).choice(unlabeled, 20, replace=False)
+    assert found.tolist() == sorted(expected)
 
 
 def test_no_positives_are_refused(draw):
@@ -257,8 +281,14 @@ def test_no_positives_are_refused(draw):
 
 
 def test_no_unlabeled_cells_are_refused(draw):
-    with pytest.raises(ValueError, match=r"no unlabeled training cell lies within .*widen"):
+    with pytest.raises(ValueError, match="no negatives left: every training cell is positive; use"):
         labels.likely_negatives(draw[0], draw[1], np.array([], int), count=5, seed=0)
+
+
+def test_a_range_that_holds_no_cell_is_refused(draw):
+    "Of two cells one ranks at 0 and one at 1, none in between"
+    with pytest.raises(ValueError, match=r"none of 2 .* quantiles \(0.4, 0.6\) .*; widen them"):
+        labels.likely_negatives(*draw[:2], draw[2][:2], quantiles=(0.4, 0.6), count=5, seed=0)
 
 
 @pytest.mark.parametrize("quantiles", [(0.5, 0.5), (0.9, 0.1), (-0.1, 0.5), (0.5, 1.1)])

@@ -57,6 +57,7 @@ LEVELS = [
     },
     {"labels", "scaling", "windows", "splits", "folds", "mae", "checkpoints"},
     {
+        "memory",
         "training",
         "fine_tuning",
         "baselines",

@@ -1,4 +1,4 @@
-"""Time windows and dropout samples on a cube of a published size: 202 x 277 cells, 14 layers.
+"""Time windows on a cube of a published size: 202 x 277 cells, 14 layers.
 
 Run by hand, on a quiet machine: `python tests/benchmarks/bench_windows.py`. Every ratio compares
 two things timed in the same run, so it says more than the seconds do. MPM_THREADS sets the number
@@ -14,15 +14,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mpm import mae
-from mpm.fine_tuning import Classifier
-from mpm.mapping import predict
 from mpm.training import device_of
 from mpm.windows import Windows, make_windows, window_centres
 
 SHAPE, LAYERS, SIZE = (202, 277), 14, 33
 GATHERED, LOOPED = 10_000, 1_000  # windows gathered at once, and one by one
-PREDICTED, SAMPLES, PASSES = 128, 100, 2  # of 100 full passes two are timed
 BATCH = 1024  # windows a training step takes
 
 
@@ -39,7 +35,6 @@ def main() -> None:
     print(f"{'':<44}{'first (s)':>10}{'median (s)':>12}{'ratio':>9}")
     bench_listing(cube)
     bench_gathering(cube, windows)
-    bench_dropout(windows)
 
 
 def make_cube() -> xr.Dataset:
@@ -100,32 +95,6 @@ def bench_gathering(cube: xr.Dataset, windows: Windows) -> None:
     report(f"  a Python loop (from {LOOPED})", first * scale, slow * scale, slow * scale / ours)
     for fast, plain in zip(windows.gather(index[:LOOPED]), loop(), strict=True):
         assert torch.equal(fast, plain)
-
-
-def bench_dropout(windows: Windows) -> None:
-    """Predict without samples, with samples of the head, and with full passes."""
-    model = Classifier(mae.build(mae.preset("paper", LAYERS), seed=0).encoder)
-    index = np.arange(PREDICTED)
-
-    @torch.no_grad()
-    def full():
-        model.eval()
-        model.dropout.train()
-        for _ in range(PASSES):
-            model(*windows.gather(index)).sigmoid()
-
-    first, plain = timed(lambda: predict(model, windows, index, samples=0), repeats=3)
-    report(f"predict {PREDICTED} windows, no samples", first, plain)
-    first, head = timed(lambda: predict(model, windows, index, samples=SAMPLES), repeats=3)
-    report(f"  with {SAMPLES} samples of the head", first, head, head / plain)
-    first, passes = timed(full, repeats=3)
-    scale = SAMPLES / PASSES
-    report(
-        f"  with {SAMPLES} full passes (from {PASSES})",
-        first * scale,
-        passes * scale,
-        passes * scale / plain,
-    )
 
 
 def timed(work: Callable, *, repeats: int = 5) -> tuple[float, float]:
