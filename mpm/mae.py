@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mpm import artefacts
+from mpm import artefacts, masking
+from mpm.masking import Mask
 from mpm.scaling import Scaling
 from mpm.study import Study
 
@@ -32,15 +33,36 @@ class MAEConfig:
     decoder_width: int = 128
     decoder_depth: int = 2
     decoder_heads: int = 4
-    mask_ratio: float = 0.75
+    mask_ratio: float = 0.75  # share of patches to hide
+    task: str = "patches"  # what is hidden, see `masking.draw`
+    layer_ratio: float = 0.5  # share of layers to hide, where the task hides layers
+    units: tuple[int, ...] = ()  # planes that are hidden together, of `masking.units`
+    wanted: str = "values"  # what is told of it, see `masking.target`
+    loss_on: str = "hidden"  # cells in the loss: "hidden", or "all" as in the released code
+    inputs: str = "values"  # "values", "contrasts" (less the window's visible mean), or "both"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "units", tuple(self.units))  # a list where read from JSON
         if self.window % 2 == 0 or self.window % self.patch:
             raise ValueError(
                 f"window {self.window} must be odd and a multiple of patch {self.patch}"
             )
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio {self.mask_ratio} must lie between 0 and 1")
+        known = {
+            "task": masking.TASKS,
+            "wanted": masking.WANTED,
+            "loss_on": ("hidden", "all"),
+            "inputs": ("values", "contrasts", "both"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(values)}")
+        if self.task != "patches" and len(self.units) != self.layers:
+            raise ValueError(
+                f"task {self.task!r} needs a unit for each of the {self.layers} layers, as of "
+                f"`masking.units`; there are {len(self.units)}"
+            )
 
     @property
     def tokens(self) -> int:
@@ -94,16 +116,6 @@ def unpatchify(tokens: Tensor, size: int) -> Tensor:
     return tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, -1, side * size, side * size)
 
 
-def random_masking(n: int, tokens: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """Draw which patches stay visible, in random order: (n, kept) indices.
-
-    Source: He et al. 2022, arXiv:2111.06377, section 3, "masking".
-    """
-    kept = max(1, round(tokens * (1 - ratio)))
-    noise = torch.rand(n, tokens, generator=generator)
-    return noise.argsort(dim=1)[:, :kept]
-
-
 def sine_positions(tokens: int, width: int) -> Tensor:
     """Return sines and cosines of each patch's row and column: (1, tokens, width).
 
@@ -133,7 +145,8 @@ class Encoder(nn.Module):
     def __init__(self, config: MAEConfig):
         super().__init__()
         self.config = config
-        self.values = nn.Linear(config.layers * config.patch**2, config.width)
+        channels = config.layers * (2 if config.inputs == "both" else 1)
+        self.values = nn.Linear(channels * config.patch**2, config.width)
         self.missing = nn.Linear(config.layers, config.width, bias=False)
         self.position = nn.Parameter(sine_positions(config.tokens, config.width))
         self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -142,7 +155,7 @@ class Encoder(nn.Module):
         nn.init.trunc_normal_(self.cls, std=0.02)
         nn.init.zeros_(self.missing.weight)
 
-    def forward(self, values: Tensor, observed: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, values: Tensor, observed: Tensor, mask: Mask | None = None) -> Tensor:
         """Encode windows.
 
         Parameters
@@ -151,8 +164,8 @@ class Encoder(nn.Module):
             Standardised evidence, 0 where missing.
         observed : Tensor (N, C, H, W)
             bool.
-        visible : Tensor (N, kept), optional
-            Patches to encode; all by default.
+        mask : Mask, optional
+            What is hidden; nothing by default.
 
         Returns
         -------
@@ -160,20 +173,53 @@ class Encoder(nn.Module):
             CLS first.
         """
         size = self.config.patch
-        return self.encode(patchify(values, size), patchify(observed, size), visible)
+        return self.encode(patchify(values, size), patchify(observed, size), mask)
 
-    def encode(self, patches: Tensor, seen: Tensor, visible: Tensor | None = None) -> Tensor:
+    def encode(self, patches: Tensor, seen: Tensor, mask: Mask | None = None) -> Tensor:
         """Encode windows that are cut into patches already: (N, L, C*patch*patch), as `forward`."""
         position = self.position.expand(len(patches), -1, -1)
-        if visible is not None:  # hidden patches cost nothing
-            patches, seen, position = (_pick(part, visible) for part in (patches, seen, position))
-        layers = seen.unflatten(2, (self.config.layers, -1))
-        gaps = 1 - layers.to(patches.dtype).mean(dim=3)  # (N, kept, C), share of missing cells
-        tokens = self.values(patches) + position + self.missing(gaps)
+        patches, seen = self.shown(patches, seen, mask)
+        if mask is not None:
+            position = _pick(position, mask.visible)
+        gaps = 1 - seen.to(patches.dtype).mean(dim=3)  # (N, kept, C), share of missing cells
+        tokens = self.values(self._inputs(patches, seen)) + position + self.missing(gaps)
         tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
+
+    def shown(self, patches: Tensor, seen: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
+        """Return what a mask leaves of patches: values, and (N, kept, C, patch*patch) observed."""
+        if mask is not None:  # hidden patches cost nothing
+            patches, seen = _pick(patches, mask.visible), _pick(seen, mask.visible)
+        seen = seen.unflatten(2, (self.config.layers, -1))
+        if mask is not None and mask.veiled.shape[2]:  # a hidden layer is a missing one
+            seen = seen & ~mask.veiled.unsqueeze(3)
+            patches = patches.where(seen.flatten(2), 0.0)
+        return patches, seen
+
+    def _inputs(self, patches: Tensor, seen: Tensor) -> Tensor:
+        if self.config.inputs == "values":
+            return patches
+        level = visible_mean(patches, seen)[:, None, :, None]
+        contrasts = (patches.unflatten(2, (self.config.layers, -1)) - level).where(seen, 0.0)
+        if self.config.inputs == "contrasts":
+            return contrasts.flatten(2)
+        return torch.cat([patches, contrasts.flatten(2)], dim=2)
+
+
+def visible_mean(patches: Tensor, seen: Tensor) -> Tensor:
+    """Return the mean of each layer over a window's visible, observed cells: (N, C).
+
+    Parameters
+    ----------
+    patches : Tensor (N, kept, C*patch*patch)
+        0 where missing or hidden.
+    seen : Tensor (N, kept, C, patch*patch)
+        bool.
+    """
+    total = patches.unflatten(2, seen.shape[2:]).sum(dim=(1, 3))
+    return total / seen.sum(dim=(1, 3)).clamp(min=1)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -195,22 +241,25 @@ class MaskedAutoencoder(nn.Module):
         self.fill = nn.Linear(config.decoder_width, config.layers * config.patch**2)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, values: Tensor, observed: Tensor, visible: Tensor) -> Tensor:
-        """Reconstruct windows from their visible patches.
+    def forward(self, values: Tensor, observed: Tensor, mask: Mask) -> Tensor:
+        """Reconstruct windows from what is visible of them.
 
         Parameters
         ----------
         values, observed : Tensor (N, C, H, W)
             As for `Encoder.forward`.
-        visible : Tensor (N, kept)
-            Of `random_masking`.
+        mask : Mask
 
         Returns
         -------
         Tensor (N, C, H, W)
+            What the network was trained to tell, see `masking.target`.
         """
-        latent = self.encoder(values, observed, visible)
-        return unpatchify(self.fill(self.decode(latent, visible)), self.config.patch)
+        size = self.config.patch
+        patches, seen = patchify(values, size), patchify(observed, size)
+        latent = self.encoder.encode(patches, seen, mask)
+        level = self._level(patches, seen, mask)
+        return unpatchify(self.fill(self.decode(latent, mask.visible)) + level, size)
 
     def decode(self, latent: Tensor, visible: Tensor) -> Tensor:
         """Turn encoded visible patches (N, 1 + kept, width) into all (N, L, decoder width)."""
@@ -225,32 +274,61 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens)
         return self.norm(tokens[:, 1:])
 
-    def loss(self, values: Tensor, observed: Tensor, visible: Tensor) -> Tensor:
-        """Return `reconstruction_loss` of windows without reconstructing what is not scored."""
-        error, count = self.squared_error(values, observed, visible)
+    def loss(self, values: Tensor, observed: Tensor, mask: Mask) -> Tensor:
+        """Return the mean squared error over the cells that count."""
+        error, count = self.squared_error(values, observed, mask)
         return error / count.clamp(min=1)
 
-    def squared_error(
-        self, values: Tensor, observed: Tensor, visible: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the sum of squared errors over masked and observed cells, and their number."""
-        size = self.config.patch
+    def squared_error(self, values: Tensor, observed: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+        """Return the sum of squared errors over the cells that count, and their number.
+
+        These are hidden *and* observed cells, or with `loss_on` "all" every cell, visible and
+        missing ones (as zeros) included.
+        """
+        config, size = self.config, self.config.patch
         patches, seen = patchify(values, size), patchify(observed, size)
-        decoded = self.decode(self.encoder.encode(patches, seen, visible), visible)
-        hidden = torch.ones(decoded.shape[:2], dtype=torch.bool, device=values.device)
-        hidden = hidden.scatter(1, visible, False).nonzero()[:, 1].view(len(values), -1)
-        made, wanted, counted = (_pick(part, hidden) for part in (decoded, patches, seen))
-        error = (self.fill(made) - wanted).where(counted, 0.0)
-        return error.square().sum(), counted.sum()
+        decoded = self.decode(self.encoder.encode(patches, seen, mask), mask.visible)
+        wanted = patches
+        if config.wanted != "values":
+            wanted = patchify(masking.target(values, observed, config.wanted, size), size)
+        wanted = wanted - self._level(patches, seen, mask)
+        if config.loss_on == "all":
+            return (self.fill(decoded) - wanted).square().sum(), torch.tensor(wanted.numel())
+        if mask.veiled.shape[2]:
+            apart = mask.hidden(config.tokens, config.layers)
+            seen = seen & apart.repeat_interleave(size**2, dim=2)
+        else:  # visible patches need no filling
+            hidden = mask.hidden(config.tokens, 1)[..., 0]
+            index = hidden.nonzero()[:, 1].view(len(values), -1)
+            decoded, wanted, seen = (_pick(part, index) for part in (decoded, wanted, seen))
+        error = (self.fill(decoded) - wanted).where(seen, 0.0)
+        return error.square().sum(), seen.sum()
+
+    def _level(self, patches: Tensor, seen: Tensor, mask: Mask) -> Tensor | float:
+        """Return what a network that sees contrasts only cannot know: (N, 1, C*patch*patch)."""
+        if self.config.inputs != "contrasts" or self.config.wanted != "values":
+            return 0.0
+        level = visible_mean(*self.encoder.shown(patches, seen, mask))
+        return level.repeat_interleave(self.config.patch**2, dim=1).unsqueeze(1)
 
 
-def masked_cells(visible: Tensor, config: MAEConfig) -> Tensor:
-    """Say which cells of a window are hidden: (N, kept) -> (N, 1, H, W) bool."""
-    hidden = torch.ones(len(visible), config.tokens, dtype=torch.bool, device=visible.device)
-    hidden = hidden.scatter(1, visible, False)
-    side = config.window // config.patch
-    hidden = hidden.view(-1, 1, side, side)
-    return hidden.repeat_interleave(config.patch, 2).repeat_interleave(config.patch, 3)
+def masked_cells(mask: Mask, config: MAEConfig) -> Tensor:
+    """Say which cells are hidden: (N, 1, H, W) bool, or (N, layers, H, W) if layers differ."""
+    hidden = mask.hidden(config.tokens, mask.veiled.shape[2] or 1)
+    return unpatchify(hidden.repeat_interleave(config.patch**2, dim=2), config.patch)
+
+
+def draw_mask(n: int, config: MAEConfig, generator: torch.Generator) -> Mask:
+    """Draw what is hidden of n windows."""
+    return masking.draw(
+        n,
+        config.tokens,
+        generator,
+        task=config.task,
+        ratio=config.mask_ratio,
+        layer_ratio=config.layer_ratio,
+        units=config.units,
+    )
 
 
 def reconstruction_loss(

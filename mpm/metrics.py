@@ -147,7 +147,7 @@ def score_folds(
         classes, their number being its metric `folds`; its interval comes from averaging the folds'
         draws, and is NaN if one of these folds has a single deposit, whose spread nobody knows.
     """
-    drawn = {name: _draw_fold(name, fold, areas, draws, seed) for name, fold in folds.items()}
+    drawn = {name: draw_fold(name, fold, areas, draws, seed) for name, fold in folds.items()}
     kept = [drawn[name] for name, fold in folds.items() if fold.both_classes]
     tables = [_table(fold).assign(fold=str(name)) for name, fold in drawn.items()]
     if kept:
@@ -199,7 +199,7 @@ def paired_difference(
         b = folds_b[name]
         if not (np.array_equal(a.y, b.y) and np.array_equal(a.deposit[a.y], b.deposit[b.y])):
             raise ValueError(f"fold {name}: the methods were not scored on the same cells")
-        drawn_a, drawn_b = (_draw_fold(name, fold, areas, draws, seed) for fold in (a, b))
+        drawn_a, drawn_b = (draw_fold(name, fold, areas, draws, seed) for fold in (a, b))
         if metric not in drawn_a:
             raise ValueError(f"no metric is called {metric!r}; there are {', '.join(drawn_a)}")
         if a.both_classes:
@@ -207,9 +207,13 @@ def paired_difference(
     return _interval(np.mean(differences, axis=0)) if differences else Interval(*[np.nan] * 3)
 
 
-def _draw_fold(
+def draw_fold(
     name: str, fold: Prediction, areas: Sequence[float], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
+    """Return each metric of `scores` on a fold itself and on its bootstrap draws: (1 + draws,).
+
+    The same deposits are drawn for all methods that are tested on the fold.
+    """
     # seeded by its name, so that a fold draws the same whichever other folds are there
     return _draw(fold, np.random.default_rng([seed, zlib.crc32(str(name).encode())]), areas, draws)
 

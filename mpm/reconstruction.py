@@ -52,12 +52,10 @@ def fill(model: mae.MaskedAutoencoder, windows: Windows, index: np.ndarray, *, s
     """
     values, observed = windows.gather(index)
     config = model.config
-    visible = mae.random_masking(
-        len(index), config.tokens, config.mask_ratio, torch.Generator().manual_seed(seed)
-    )
-    hidden = mae.masked_cells(visible, config)
+    mask = mae.draw_mask(len(index), config, torch.Generator().manual_seed(seed))
+    hidden = mae.masked_cells(mask, config)
     fills = {
-        "MAE": model(values, observed, visible),
+        "MAE": model(values, observed, mask),
         "layer mean": torch.zeros_like(values),
         "window mean": _window_mean(values, observed & ~hidden),
         "bilinear": _bilinear(values, observed & ~hidden, config.patch),

@@ -68,7 +68,7 @@ def dead_cells(cubes: Sequence[xr.Dataset], window: int, radius_m: float) -> int
 
 def make_split(
     cubes: Sequence[xr.Dataset],
-    kind: Literal["blocks", "random", "final"],
+    kind: Literal["blocks", "random", "region", "final"],
     fold: int,
     settings: SplitSettings,
     *,
@@ -80,12 +80,13 @@ def make_split(
     ----------
     cubes : sequence of Dataset
         With `valid` and the targets' positive cells.
-    kind : {"blocks", "random", "final"}
+    kind : {"blocks", "random", "region", "final"}
         "blocks": 2-D squares dealt to folds, with a dead zone. "random": single cells dealt to
-        folds, as published, deposits parted, for contrast only. "final": the blocks of one fold
-        validate, all others train, and nothing is tested: the model behind the map.
+        folds, as published, deposits parted, for contrast only. "region": one region is tested, and
+        in the others the blocks of fold 0 validate. "final": the blocks of one fold validate, all
+        others train, and nothing is tested: the model behind the map.
     fold : int
-        The fold that is tested.
+        The fold that is tested; with "region" the number of the region.
     settings : SplitSettings
     targets : sequence of str
         Targets whose deposits must stay whole. One split serves them all, so that one backbone
@@ -100,9 +101,14 @@ def make_split(
     ValueError
         If the kind or fold is unknown, or a fold would hold no deposit.
     """
-    if kind not in ("blocks", "random", "final") or not 0 <= fold < settings.folds:
+    known = kind in ("blocks", "random", "region", "final")
+    if kind == "region" and len(cubes) < 2:
+        raise ValueError("a study of one region has none to test on; use split 'blocks'")
+    if not known or not 0 <= fold < (len(cubes) if kind == "region" else settings.folds):
         raise ValueError(f"there is no fold {fold} of split {kind!r}")
     numbers = fold_numbers(cubes, "random" if kind == "random" else "blocks", settings, targets)
+    if kind == "region":
+        return _by_region(numbers, fold, settings.dead_cells)
     validation_fold = fold if kind == "final" else (fold + 1) % settings.folds
     gap = 0 if kind == "random" else settings.dead_cells
     parts = []
@@ -112,6 +118,18 @@ def make_split(
         train = (number >= 0) & ~test & (number != validation_fold)
         train &= ~_near(test, gap) & ~_near(validation, gap)
         parts.append((train, validation, test))
+    return Split(*(tuple(part) for part in zip(*parts, strict=True)))
+
+
+def _by_region(numbers: list[np.ndarray], tested: int, gap: int) -> Split:
+    parts = []
+    for k, number in enumerate(numbers):
+        nothing = np.zeros(number.shape, bool)
+        if k == tested:  # no window reaches into another region
+            parts.append((nothing, nothing, number >= 0))
+            continue
+        validation = number == 0
+        parts.append(((number > 0) & ~_near(validation, gap), validation, nothing))
     return Split(*(tuple(part) for part in zip(*parts, strict=True)))
 
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from mpm import __version__, artefacts, mae
 from mpm.checkpoints import Checkpoint, Progress, digest
+from mpm.masking import Mask
 from mpm.windows import Windows
 
 
@@ -214,9 +215,9 @@ def _step(
     model, generator = progress.model, progress.generator
     index = train[torch.randint(len(train), (settings.batch,), generator=generator)]
     symmetry = _symmetry(generator) if settings.augment else 0
-    visible = _visible(model.config, len(index), generator)
+    mask = mae.draw_mask(len(index), model.config, generator)
     progress.optimizer.zero_grad()
-    loss = _backward(model, windows, index, visible, symmetry, settings.micro)
+    loss = _backward(model, windows, index, mask, symmetry, settings.micro)
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     if not (torch.isfinite(loss) & torch.isfinite(norm)):
         raise FloatingPointError(
@@ -234,7 +235,7 @@ def _backward(
     model: mae.MaskedAutoencoder,
     windows: Windows,
     index: Tensor,
-    visible: Tensor,
+    mask: Mask,
     symmetry: int,
     micro: int,
 ) -> Tensor:
@@ -246,7 +247,7 @@ def _backward(
     loss, cells = 0.0, 0
     for part in torch.arange(len(index)).split(micro or len(index)):
         values, observed = _turned(*windows.gather(index[part]), symmetry)
-        error, count = model.squared_error(values, observed, visible[part].to(values.device))
+        error, count = model.squared_error(values, observed, mask.part(part).to(values.device))
         before, cells = cells, cells + count
         share = before / cells.clamp(min=1)
         for weight in model.parameters():
@@ -283,8 +284,8 @@ def held_out_loss(
     training = model.training
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    visible = _visible(model.config, len(values), generator).to(values.device)
-    loss = model.loss(values, observed, visible)
+    mask = mae.draw_mask(len(values), model.config, generator).to(values.device)
+    loss = model.loss(values, observed, mask)
     model.train(training)
     return loss.item()
 
@@ -305,10 +306,6 @@ def _turned(values: Tensor, observed: Tensor, symmetry: int) -> tuple[Tensor, Te
     flip, quarters = divmod(symmetry, 4)
     values, observed = (torch.rot90(part, quarters, dims=(2, 3)) for part in (values, observed))
     return (values.flip(3), observed.flip(3)) if flip else (values, observed)
-
-
-def _visible(config: mae.MAEConfig, n: int, generator: torch.Generator) -> Tensor:
-    return mae.random_masking(n, config.tokens, config.mask_ratio, generator)
 
 
 def _schedule(optimizer, rate: float, steps: int, warmup: float):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import tiny
 
-from mpm import mae
+from mpm import mae, masking
 from mpm.scaling import Scaling
 
 torch.set_num_threads(1)
@@ -32,11 +32,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def batch(n: int = 4, config: mae.MAEConfig = TINY, seed: int = 0):
-    """Random values (n, layers, window, window), all observed, and visible patches (n, kept)."""
+    """Random values (n, layers, window, window), all observed, and a mask."""
     shape = (n, config.layers, config.window, config.window)
     values = torch.randn(shape, generator=seeded(seed))
-    visible = mae.random_masking(n, config.tokens, config.mask_ratio, seeded(seed))
-    return values, torch.ones(shape, dtype=torch.bool), visible
+    mask = mae.draw_mask(n, config, seeded(seed))
+    return values, torch.ones(shape, dtype=torch.bool), mask
 
 
 @torch.no_grad()
@@ -86,31 +86,33 @@ def test_a_window_that_is_no_multiple_of_the_patch_is_refused():
 @pytest.mark.parametrize(("ratio", "kept"), [(0.75, 30), (0.5, 60), (0.99, 1), (0.9999, 1)])
 def test_masking_keeps_the_right_share(ratio, kept):
     "Each window keeps the same number of different patches, one at least"
-    visible = mae.random_masking(50, 121, ratio, seeded())
-    assert visible.shape == (50, kept)
-    assert all(len(set(row)) == kept for row in visible.tolist())
-    assert visible.min() >= 0 and visible.max() < 121
+    mask = masking.random_masking(50, 121, ratio, seeded())
+    assert mask.shape == (50, kept)
+    assert all(len(set(row)) == kept for row in mask.tolist())
+    assert mask.min() >= 0 and mask.max() < 121
 
 
 def test_masking_prefers_no_patch():
     "Over 4000 windows each of 9 patches is kept as often as chance has it (5 standard errors)"
-    visible = mae.random_masking(4000, 9, 0.75, seeded())
-    share = np.bincount(visible.flatten(), minlength=9) / 4000
+    mask = masking.random_masking(4000, 9, 0.75, seeded())
+    share = np.bincount(mask.flatten(), minlength=9) / 4000
     np.testing.assert_allclose(share, 2 / 9, atol=5 * np.sqrt(2 / 9 * 7 / 9 / 4000))
 
 
 def test_masking_depends_on_the_generator_alone():
     "Same seed same masks, other seed others, and the global state is left alone"
     before = torch.get_rng_state()
-    first, again = (mae.random_masking(8, 25, 0.75, seeded(5)) for _ in range(2))
+    first, again = (masking.random_masking(8, 25, 0.75, seeded(5)) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, mae.random_masking(8, 25, 0.75, seeded(6)))
+    assert not torch.equal(first, masking.random_masking(8, 25, 0.75, seeded(6)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_masked_cells_are_those_of_hidden_patches():
     "Patches 0 and 5 are visible: their cells are not masked, all others are"
-    hidden = mae.masked_cells(torch.tensor([[5, 0]]), TINY)
+    hidden = mae.masked_cells(
+        masking.Mask(torch.tensor([[5, 0]]), torch.zeros(1, 2, 0, dtype=torch.bool)), TINY
+    )
     expected = torch.ones(9, 9, dtype=torch.bool)
     expected[:3, :3] = False
     expected[3:6, 6:] = False
@@ -132,9 +134,9 @@ def test_loss_by_hand():
 
 def test_loss_ignores_visible_and_missing_cells():
     "Other values there change nothing, other values in a hidden observed cell do"
-    values, observed, visible = batch(seed=1)
+    values, observed, mask = batch(seed=1)
     observed = torch.rand(observed.shape, generator=seeded(2)) < 0.7
-    hidden = mae.masked_cells(visible, TINY).expand_as(observed)
+    hidden = mae.masked_cells(mask, TINY).expand_as(observed)
     made = torch.randn(values.shape, generator=seeded(3))
     loss = mae.reconstruction_loss(made, values, observed, hidden)
     ignored = ~(observed & hidden)
@@ -159,22 +161,48 @@ def test_loss_of_a_window_without_observed_cells_is_zero():
     )
 
 
-def test_the_training_loss_is_that_of_the_reconstruction():
-    "Filling hidden patches only gives the same loss as filling all and ignoring the visible"
-    model = mae.build(TINY, seed=0)
-    values, observed, visible = batch(seed=1)
+@pytest.mark.parametrize("task", masking.TASKS)
+@pytest.mark.parametrize("inputs", ["values", "contrasts", "both"])
+def test_the_training_loss_is_that_of_the_reconstruction(task, inputs):
+    "Filling no more than is scored gives the loss, and gradient, of filling all"
+    config = replace(TINY, task=task, inputs=inputs, units=(0, 1))
+    model = mae.build(config, seed=0)
+    values, observed, mask = batch(config=config, seed=1)
     observed = torch.rand(observed.shape, generator=seeded(2)) < 0.7
     values = values * observed
-    hidden = mae.masked_cells(visible, TINY)
+    hidden = mae.masked_cells(mask, config)
     losses = [
-        mae.reconstruction_loss(model(values, observed, visible), values, observed, hidden),
-        model.loss(values, observed, visible),
+        mae.reconstruction_loss(model(values, observed, mask), values, observed, hidden),
+        model.loss(values, observed, mask),
     ]
     torch.testing.assert_close(*losses)
     gradients = [torch.autograd.grad(loss, model.encoder.values.weight)[0] for loss in losses]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
     nothing = torch.zeros_like(observed)
-    assert model.loss(values, nothing, visible) == 0
+    assert model.loss(values * 0, nothing, mask) == 0
+
+
+def test_the_loss_of_the_released_code_is_over_all_cells():
+    "Visible cells and gaps (as zeros) count too"
+    config = replace(TINY, loss_on="all")
+    model = mae.build(config, seed=0)
+    values, observed, mask = batch(seed=1)
+    observed = torch.rand(observed.shape, generator=seeded(2)) < 0.7
+    values = values * observed
+    expected = (model(values, observed, mask) - values).square().mean()
+    torch.testing.assert_close(model.loss(values, observed, mask), expected)
+    assert not torch.isclose(mae.build(TINY, seed=0).loss(values, observed, mask), expected)
+
+
+def test_the_loss_is_that_of_the_wanted_target():
+    "Normalised patches are compared with the network's output as they are"
+    config = replace(TINY, wanted="normalised")
+    model = mae.build(config, seed=0)
+    values, observed, mask = batch(seed=1)
+    wanted = masking.target(values, observed, "normalised", TINY.patch)
+    hidden = mae.masked_cells(mask, config)
+    expected = mae.reconstruction_loss(model(values, observed, mask), wanted, observed, hidden)
+    torch.testing.assert_close(model.loss(values, observed, mask), expected)
 
 
 # Network
@@ -184,24 +212,63 @@ def test_the_encoder_does_not_see_hidden_patches():
     "Other values in hidden patches change nothing, other values in visible ones do"
     model = mae.build(TINY, seed=0)
     torch.nn.init.normal_(model.encoder.missing.weight, generator=seeded(9))
-    values, observed, visible = batch()
-    hidden = mae.masked_cells(visible, TINY)
+    values, observed, mask = batch()
+    hidden = mae.masked_cells(mask, TINY)
     noise = torch.randn(values.shape, generator=seeded(7))
-    base = encoded(model, values, observed, visible)
-    assert torch.equal(encoded(model, values + noise * hidden, observed & ~hidden, visible), base)
-    assert not torch.allclose(encoded(model, values + noise * ~hidden, observed, visible), base)
+    base = encoded(model, values, observed, mask)
+    assert torch.equal(encoded(model, values + noise * hidden, observed & ~hidden, mask), base)
+    assert not torch.allclose(encoded(model, values + noise * ~hidden, observed, mask), base)
+
+
+@pytest.mark.parametrize("task", ["layers", "both", "apart"])
+def test_the_encoder_does_not_see_hidden_layers(task):
+    "Other values in hidden layers of visible patches change nothing: they are as if missing"
+    config = replace(TINY, task=task, units=(0, 1))
+    model = mae.build(config, seed=0)
+    torch.nn.init.normal_(model.encoder.missing.weight, generator=seeded(9))
+    values, observed, mask = batch(config=config)
+    hidden = mae.masked_cells(mask, config)
+    noise = torch.randn(values.shape, generator=seeded(7))
+    base = encoded(model, values, observed, mask)
+    assert torch.equal(encoded(model, values + noise * hidden, observed & ~hidden, mask), base)
+    assert not torch.allclose(encoded(model, values + noise * ~hidden, observed, mask), base)
+
+
+@pytest.mark.parametrize("inputs", ["values", "contrasts", "both"])
+def test_contrasts_do_not_know_the_level(inputs):
+    "A constant added to a layer changes nothing where the window's mean is taken off"
+    config = replace(TINY, inputs=inputs)
+    model = mae.build(config, seed=0)
+    values, observed, mask = batch(config=config)
+    higher = values + torch.tensor([3.0, -2.0])[:, None, None]
+    pairs = [
+        [encoded(model, item, observed, mask) for item in (values, higher)],
+        [
+            model(item, observed, mask) - item.mean(dim=(2, 3), keepdim=True)
+            for item in (values, higher)
+        ],
+    ]
+    for one, other in pairs:
+        assert torch.allclose(one, other, atol=1e-4) == (inputs == "contrasts")
+
+
+def test_a_task_that_hides_layers_needs_to_know_which_belong_together():
+    with pytest.raises(ValueError, match="needs a unit for each of the 2 layers"):
+        replace(TINY, task="layers")
+    with pytest.raises(ValueError, match="task 'lines' is none of patches, layers"):
+        replace(TINY, task="lines")
 
 
 @torch.no_grad()
 def test_the_decoder_puts_what_was_seen_in_its_place():
     "Without attention each patch is made of its own code, or of the mask token, and its position"
     model = mae.build(replace(TINY, decoder_depth=0), seed=0)
-    values, observed, visible = batch()
-    codes = model.shrink(model.encoder(values, observed, visible))
-    made = mae.patchify(model(values, observed, visible), 3)
+    values, observed, mask = batch()
+    codes = model.shrink(model.encoder(values, observed, mask))
+    made = mae.patchify(model(values, observed, mask), 3)
     for n in range(len(values)):
         for place in range(TINY.tokens):
-            listed = (visible[n] == place).nonzero().flatten()
+            listed = (mask.visible[n] == place).nonzero().flatten()
             code = codes[n, 1 + listed.item()] if len(listed) else model.mask_token[0, 0]
             expected = model.fill(model.norm(code + model.position[0, 1 + place]))
             torch.testing.assert_close(made[n, place], expected, rtol=1e-4, atol=1e-5)
@@ -211,12 +278,13 @@ def test_the_decoder_puts_what_was_seen_in_its_place():
 def test_the_order_of_visible_patches_does_not_matter():
     "They are listed at random; with other patches visible the reconstruction is another"
     model = mae.build(TINY, seed=0)
-    values, observed, visible = batch()
-    straight = model(values, observed, visible)
-    reverse = model(values, observed, visible.flip(1))
+    values, observed, mask = batch()
+    straight = model(values, observed, mask)
+    reverse = model(values, observed, mask._replace(visible=mask.visible.flip(1)))
     assert straight.shape == values.shape
     torch.testing.assert_close(straight, reverse, rtol=1e-4, atol=1e-5)
-    other = model(values, observed, (visible + 1) % TINY.tokens)
+    shifted = mask._replace(visible=(mask.visible + 1) % TINY.tokens)
+    other = model(values, observed, shifted)
     assert not torch.allclose(straight, other, atol=1e-3)
 
 
@@ -231,10 +299,10 @@ def test_a_patch_is_seen_where_it_lies():
 def test_two_evaluation_passes_agree():
     "Nothing in the backbone is random"
     model = mae.build(TINY, seed=0)
-    values, observed, visible = batch()
+    values, observed, mask = batch()
     for mode in (True, False):
         model.train(mode)
-        first, again = (encoded(model, values, observed, visible) for _ in range(2))
+        first, again = (encoded(model, values, observed, mask) for _ in range(2))
         assert torch.equal(first, again)
 
 
@@ -273,11 +341,11 @@ def test_missing_shares_are_seen_only_once_they_are_learned():
 def test_missing_shares_are_learned():
     "The gradient reaches the embedding although it starts at zero"
     model = mae.build(TINY, seed=0)
-    values, observed, visible = batch()
+    values, observed, mask = batch()
     observed = torch.rand(observed.shape, generator=seeded(2)) < 0.5
-    hidden = mae.masked_cells(visible, TINY)
+    hidden = mae.masked_cells(mask, TINY)
     values = values * observed
-    mae.reconstruction_loss(model(values, observed, visible), values, observed, hidden).backward()
+    mae.reconstruction_loss(model(values, observed, mask), values, observed, hidden).backward()
     assert model.encoder.missing.weight.grad.abs().sum() > 0
 
 
@@ -408,16 +476,3 @@ def test_damaged_weights_are_named(tmp_path):
     weights.unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged or does not fit"):
         mae.load(folder)
-
-
-def test_the_fast_loss_is_the_loss_of_the_reconstruction():
-    "Decoding hidden patches only gives the masked loss of the whole reconstruction, gaps left out"
-    model = mae.build(TINY, 3)
-    generator = torch.Generator().manual_seed(1)
-    shape = (5, TINY.layers, TINY.window, TINY.window)
-    observed = torch.rand(shape, generator=generator) > 0.2
-    values = torch.randn(shape, generator=generator) * observed
-    visible = mae.random_masking(5, TINY.tokens, TINY.mask_ratio, generator)
-    hidden = mae.masked_cells(visible, TINY)
-    whole = mae.reconstruction_loss(model(values, observed, visible), values, observed, hidden)
-    torch.testing.assert_close(model.loss(values, observed, visible), whole)

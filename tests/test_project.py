@@ -55,7 +55,7 @@ LEVELS = [
         "align",
         "datacube",
     },
-    {"labels", "scaling", "windows", "splits", "folds", "mae", "checkpoints"},
+    {"labels", "scaling", "windows", "splits", "folds", "masking", "mae", "checkpoints"},
     {
         "memory",
         "training",
@@ -64,6 +64,7 @@ LEVELS = [
         "metrics",
         "curves",
         "mapping",
+        "comparison",
         "explain",
         "reconstruction",
         "evaluation",
