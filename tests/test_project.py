@@ -58,7 +58,9 @@ LEVELS = [
     {"labels", "scaling", "windows", "splits", "folds", "mae", "checkpoints"},
     {
         "memory",
+        "devices",
         "training",
+        "pretraining",
         "fine_tuning",
         "baselines",
         "metrics",

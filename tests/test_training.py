@@ -13,6 +13,7 @@ import xarray as xr
 from helpers import tiny, writers
 
 from mpm import artefacts, checkpoints, mae, training
+from mpm.devices import fabric_on
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
 
@@ -175,10 +176,11 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(tmp_path):
     "What the system refuses: more windows than any address space holds"
     with pytest.raises(MemoryError) as said:
         train(replace(SETTINGS, batch=10**15))
-    text = (
-        "a batch of 1000000000000000 windows, each 9 x 9 cells of 2 layers: lower `batch`, or set"
+    text = "pretraining with batch 1000000000000000 of windows of 9 x 9 cells and 2 layers: lower"
+    assert text in str(said.value)
+    assert str(said.value).endswith(
+        "`micro`, the windows at a time (now all), which gives the same result to rounding"
     )
-    assert text in str(said.value) and str(said.value).endswith("to rounding")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_whoever_runs_out_of_memory_the_checkpoint_stays(tmp_path, monkeypatch, 
     "At step 4, with two windows at a time; training can go on from step 3"
     path = tmp_path / "checkpoint.safetensors"
     stop(monkeypatch, 3, error)
-    with pytest.raises(MemoryError, match="8 windows, 2 at a time, each 9 x 9 cells") as said:
+    with pytest.raises(MemoryError, match=r"batch 8 of windows of 9 x 9 .*\(now 2\)") as said:
         train(replace(SETTINGS, micro=2), checkpoint=path, minutes=0)
     assert str(said.value).endswith(f"; the checkpoint of step 3 stays: {path}")
     assert checkpoints.read(path)[1]["step"] == 3
@@ -222,6 +224,12 @@ def test_no_held_out_windows_leave_an_empty_column():
 # Parts of a batch
 
 
+def wrapped(model):
+    "As one process trains it"
+    fabric = fabric_on("cpu")
+    return fabric.setup_module(model), fabric
+
+
 def gappy(evidence):
     "The west of one layer is missing, and all layers of the north-east"
     evidence[0, :, :8] = np.nan
@@ -238,8 +246,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(micro):
     assert counts.max() > 3 * counts.min()
     found = []
     for size in (0, micro):
-        model = mae.build(config, 1)
-        loss = training._backward(model, toy, index, visible, 5, size)
+        model, fabric = wrapped(mae.build(config, 1))
+        loss = training._backward(model, fabric, toy, index, visible, 5, size)
         found.append([loss, *(weight.grad for weight in model.parameters())])
     largest = max(gradient.abs().max() for gradient in found[0][1:]).item()
     for whole, parts in zip(*found, strict=True):
@@ -252,8 +260,9 @@ def test_a_part_without_observed_cells_teaches_nothing():
     blind, sees = np.flatnonzero(toy.col == 0)[:2], np.flatnonzero(toy.col == 19)[:2]
     found = []
     for index in ([*blind, *sees], [*sees, *blind], sees, blind):
-        model, visible = mae.build(TINY, 1), torch.tensor([[0, 4]]).expand(len(index), -1)
-        loss = training._backward(model, toy, torch.as_tensor(np.array(index)), visible, 0, 2)
+        model, fabric = wrapped(mae.build(TINY, 1))
+        visible, index = torch.tensor([[0, 4]]).expand(len(index), -1), np.array(index)
+        loss = training._backward(model, fabric, toy, torch.as_tensor(index), visible, 0, 2)
         found.append([loss, model.fill.weight.grad])
     for loss, gradient in found[:2]:
         torch.testing.assert_close([loss, gradient], found[2])
