@@ -125,9 +125,12 @@ def check_same(number: int, fabric: "Fabric", what: str) -> None:
     ValueError
         If they do not.
     """
-    found = fabric.all_gather(torch.tensor(number, device=fabric.device)).flatten().tolist()
-    if len(set(found)) > 1:
+    least, most = (
+        fabric.all_reduce(torch.tensor(number, device=fabric.device), reduce_op=which).item()
+        for which in ("min", "max")
+    )
+    if least != most:
         raise ValueError(
-            f"{what} differs between processes ({found}): keep files where all nodes see the same "
-            "ones under the same path"
+            f"{what} differs between processes ({least} to {most}): keep files where all nodes see "
+            "the same ones under the same path"
         )
