@@ -1,4 +1,4 @@
-"""The command line: `mpm check`, `mpm fetch`, `mpm run` and `mpm datacube build`."""
+"""The command line: `mpm check`, `mpm fetch`, `mpm run`, `mpm pretrain`, `mpm datacube build`."""
 
 import argparse
 import sys
@@ -37,6 +37,23 @@ def main(words: list[str] | None = None) -> int:
         return 2
 
 
+_PRETRAIN = """\
+Pretrain the backbones that notebook 02 would make, where it would put them; notebook 01 must have
+run. A fold that was interrupted goes on from its last checkpoint; finished ones are trained again,
+unless --split and --fold name others.
+
+On one machine, with all of its GPUs:
+
+  mpm pretrain STUDY --preset paper --devices 8
+
+On four machines that see the same files, by SLURM or by torchrun (on each machine):
+
+  srun --nodes 4 --ntasks-per-node 8 --gpus-per-node 8 mpm pretrain STUDY --devices 8 --nodes 4
+  torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+      -m mpm pretrain STUDY --devices 8 --nodes 4
+"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mpm", description="Mineral prospectivity mapping with masked autoencoders."
@@ -48,11 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(command=_fetch)
     run = commands.add_parser("run", help="run the notebooks on a study, or resume")
     run.set_defaults(command=_run)
-    for command in (check, fetch, run):
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="pretrain the backbones of notebook 02, on one device or many",
+        description=_PRETRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    pretrain.set_defaults(command=_pretrain)
+    for command in (check, fetch, run, pretrain):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_run_options(run)
+    _add_pretrain_options(pretrain)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
@@ -73,6 +98,25 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
         help="any other parameter of the notebooks; may be given several times",
     )
     run.add_argument("--force", action="store_true", help="run notebooks that are up to date too")
+
+
+def _add_pretrain_options(pretrain: argparse.ArgumentParser) -> None:
+    pretrain.add_argument("--preset", default="demo", help="demo (default) or paper")
+    pretrain.add_argument("--split", default="all", help="blocks, random, final or all (default)")
+    pretrain.add_argument("--fold", type=int, metavar="N", help="of that split; all by default")
+    pretrain.add_argument("--seed", type=int, default=7, help="seed of all that is random (7)")
+    pretrain.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="steps a backbone; the preset's by default",
+    )
+    pretrain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    pretrain.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="processes on a machine, one a GPU (1)"
+    )
+    pretrain.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (1)")
 
 
 def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
@@ -140,6 +184,15 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{setup.name}: figures in {_short(setup.figures)}, maps and scores in {made}, "
         f"executed notebooks in {made / 'notebooks'}"
     )
+    return 0
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    from mpm import pretraining, study
+
+    options = vars(arguments).copy()
+    del options["command"]
+    pretraining.pretrain_study(study.load(options.pop("study")), **options)
     return 0
 
 

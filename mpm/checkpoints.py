@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mpm import artefacts
+from mpm import __version__, artefacts
+from mpm.windows import Windows
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 @dataclass
@@ -54,14 +59,20 @@ class Checkpoint:
         What decides the result. Progress of a training with another one is not taken up.
     minutes : float
         Between two writes.
+    writes : bool
+        Whether this process writes and removes the file: one of those that train together does,
+        all of them read it.
     step : int
         Of the progress in the file, 0 where there is none of this training.
     """
 
-    def __init__(self, path: Path | None, fingerprint: dict, minutes: float):
+    def __init__(
+        self, path: Path | None, fingerprint: dict, minutes: float, *, writes: bool = True
+    ):
         self.path = path and Path(path)
         self.fingerprint = fingerprint
         self.minutes = minutes
+        self.writes = writes and path is not None
         self.step = 0
         self._written = time.monotonic()
 
@@ -91,14 +102,14 @@ class Checkpoint:
 
     def update(self, progress: Progress) -> None:
         """Write the progress if it is time to."""
-        if self.path is None or time.monotonic() - self._written < 60 * self.minutes:
+        if not self.writes or time.monotonic() - self._written < 60 * self.minutes:
             return
         write(self.path, progress, self.fingerprint)
         self.step, self._written = progress.step, time.monotonic()
 
     def remove(self) -> None:
         """Delete the file, and what a killed process left beside it: the training has ended."""
-        if self.path is None:
+        if not self.writes:
             return
         with artefacts.atomic(self.path) as fresh:  # this is what tidies up
             fresh.touch()
@@ -117,6 +128,38 @@ def digest(*parts: np.ndarray | Tensor) -> str:
         total.update(f"{part.dtype} {tuple(part.shape)} ".encode())
         total.update(part.flatten().view(torch.uint8).numpy())
     return total.hexdigest()[:16]
+
+
+def fingerprint_of(
+    model: nn.Module,
+    fabric: "Fabric",
+    windows: Windows,
+    train: np.ndarray,
+    held_out: np.ndarray,
+) -> dict:
+    """Return what decides a pretraining's result besides its settings.
+
+    Parameters
+    ----------
+    model : Module
+        Before its first step.
+    fabric : Fabric
+    windows : Windows
+    train, held_out : array of int
+        Numbers of centres.
+    """
+    places = (windows.region, windows.row, windows.col)
+    return {
+        "device": fabric.device.type,
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "mpm": __version__,
+        "torch": torch.__version__,
+        "weights at the start": digest(*model.state_dict().values()),
+        "evidence": digest(windows.canvas, windows.seen),
+        "training centres": digest(train, *(place[train] for place in places)),
+        "held-out centres": digest(held_out, *(place[held_out] for place in places)),
+    }
 
 
 def write(path: Path, progress: Progress, fingerprint: dict) -> None:

@@ -293,7 +293,8 @@ class MaskedAutoencoder(nn.Module):
             wanted = patchify(masking.target(values, observed, config.wanted, size), size)
         wanted = wanted - self._level(patches, seen, mask)
         if config.loss_on == "all":
-            return (self.fill(decoded) - wanted).square().sum(), torch.tensor(wanted.numel())
+            error = (self.fill(decoded) - wanted).square()
+            return error.sum(), torch.full((), error.numel(), device=error.device)
         if mask.veiled.shape[2]:
             apart = mask.hidden(config.tokens, config.layers)
             seen = seen & apart.repeat_interleave(size**2, dim=2)

@@ -1,11 +1,8 @@
 """Pretraining: the masked autoencoder learns from unlabeled windows."""
 
-import ctypes
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,49 +10,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mpm import __version__, artefacts, mae
-from mpm.checkpoints import Checkpoint, Progress, digest
+from mpm import artefacts, mae
+from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
+from mpm.devices import check_same, fabric_on, set_up
+from mpm.devices import device_of as device_of  # notebooks take it from here
 from mpm.masking import Mask
+from mpm.memory import enough_memory, give_memory_back
 from mpm.windows import Windows
 
-
-def device_of(name: str) -> torch.device:
-    """Return a device by name; "auto" takes a CUDA device if there is one.
-
-    Also sets the number of CPU threads (`artefacts.threads`): the same number gives the same
-    weights, another number may not. And has freed memory kept for the next step.
-    """
-    _keep_freed_memory()
-    torch.set_num_threads(artefacts.threads())
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc not to hand freed tensors back to the system at every step.
-
-    Fetching the same pages anew costs about half of a small model's training time on a CPU.
-    """
-    libc = _glibc()
-    if libc:
-        libc.mallopt(-3, 1 << 28)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 1 << 27)  # M_TRIM_THRESHOLD: what is kept, 128 MB
-
-
-def give_memory_back() -> None:
-    """Hand freed memory back to the system: what the last training left lies scattered in it."""
-    libc = _glibc()
-    if libc:
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    # not by `find_library`: it starts a compiler, and the fork looks as large as this process
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -75,6 +39,7 @@ class PretrainSettings:
     augment: bool = False  # flips and quarter turns: right where no layer has a direction
     reports: int = 20  # how often the held-out loss is taken
     micro: int = 0  # windows in memory at a time, for less of it; 0: the whole batch
+    compile: bool = True  # on a GPU: `torch.compile` for the blocks, after a minute of compiling
 
 
 PRETRAIN_PRESETS = {
@@ -91,7 +56,8 @@ def pretrain(
     settings: PretrainSettings,
     *,
     seed: int,
-    device: torch.device,
+    device: torch.device | str = "cpu",
+    fabric: "Fabric | None" = None,
     label: str = "pretraining",
     checkpoint: Path | None = None,
     minutes: float = 5,
@@ -107,13 +73,18 @@ def pretrain(
     settings : PretrainSettings
     seed : int
         Decides weights, batches, masks and turns.
-    device : torch.device
+    device : torch.device or str
+        Where one process trains.
+    fabric : Fabric, optional
+        Of `devices.fabric_on`, for several processes: each calls this with the same arguments,
+        takes its part of every batch, and gets what one process would, to rounding.
     label : str
         Name of the progress bar.
     checkpoint : Path, optional
         A file that keeps the progress while training. If the process is killed, the next call with
         the same arguments goes on from there and returns what an uninterrupted one would have, to
-        the bit on the same machine. It is removed at the end. By default nothing is kept.
+        the bit on the same machine. It is removed at the end. By default nothing is kept. Several
+        processes must all see it.
     minutes : float
         Between two checkpoints.
 
@@ -127,97 +98,100 @@ def pretrain(
     Raises
     ------
     ValueError
-        If there are no training windows.
+        If there are no training windows, fewer windows in a batch than processes, or the processes
+        see different checkpoints.
     FloatingPointError
         If the loss or its gradient is no longer finite; the last checkpoint stays.
     MemoryError
         If a batch does not fit; the last checkpoint stays.
     """
+    fabric = fabric or fabric_on(device)
     if len(train) == 0:
         raise ValueError("no training windows: use smaller blocks or a smaller window")
+    if settings.batch < fabric.world_size:
+        raise ValueError(
+            f"a batch of {settings.batch} windows cannot be shared by {fabric.world_size} "
+            "processes: raise `batch` or use fewer devices"
+        )
     give_memory_back()
-    progress = _start(config, settings, seed, device)
-    mark = {"seed": seed, "device": device.type} | asdict(config) | asdict(settings)
+    progress = _start(config, settings, seed, fabric)
+    mark = {"seed": seed} | asdict(config) | asdict(settings)
     if checkpoint is not None:
-        mark |= _fingerprint(progress.model, windows, train, held_out)
-    kept = Checkpoint(checkpoint, mark, minutes)
+        mark |= fingerprint_of(progress.model, fabric, windows, train, held_out)
+    kept = Checkpoint(checkpoint, mark, minutes, writes=fabric.is_global_zero)
     kept.resume(progress)
-    steps = range(progress.step + 1, settings.steps + 1)
-    bar = {"desc": label, "initial": progress.step, "total": settings.steps, "leave": False}
-    every = max(1, settings.steps // settings.reports)
-    with _said_if_memory_is_short(config, settings, kept):
-        windows, train = windows.to(device), torch.as_tensor(train)
-        for step in tqdm(steps, **bar, disable=artefacts.quiet()):
-            _step(progress, windows, train, settings, kept)
-            if step % every == 0 or step == settings.steps:
-                _report(progress, windows, held_out)
-            kept.update(progress)
+    check_same(progress.step, fabric, f"step of {checkpoint}")
+    with enough_memory("pretraining", windows, settings.batch, remedy=_remedy(settings), kept=kept):
+        _train(
+            progress, fabric, windows.to(fabric.device), (train, held_out), settings, kept, label
+        )
     kept.remove()
-    history = pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
-    return progress.model.cpu().eval(), history
+    # without what wrapped it, and without compiled parts, which belong to the device
+    model = mae.build(config, seed)
+    model.load_state_dict(progress.model.state_dict())
+    return model.eval(), pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
 
 
-def _start(config: mae.MAEConfig, settings: PretrainSettings, seed: int, device) -> Progress:
-    model = mae.build(config, seed).to(device).train()
+def _start(
+    config: mae.MAEConfig, settings: PretrainSettings, seed: int, fabric: "Fabric"
+) -> Progress:
+    model = mae.build(config, seed).to(fabric.device).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
     )
     schedule = _schedule(optimizer, settings.rate, settings.steps, settings.warmup)
+    model = set_up(model, fabric, methods=("squared_error", "loss"), compiled=settings.compile)
     return Progress(model, optimizer, schedule, torch.Generator().manual_seed(seed))
 
 
-def _fingerprint(
-    model: nn.Module, windows: Windows, train: np.ndarray, held_out: np.ndarray
-) -> dict:
-    """Return what decides a training's result besides its settings."""
-    places = (windows.region, windows.row, windows.col)
-    return {
-        "threads": torch.get_num_threads(),
-        "mpm": __version__,
-        "torch": torch.__version__,
-        "weights at the start": digest(*model.state_dict().values()),
-        "evidence": digest(windows.canvas, windows.seen),
-        "training centres": digest(train, *(place[train] for place in places)),
-        "held-out centres": digest(held_out, *(place[held_out] for place in places)),
-    }
+def _remedy(settings: PretrainSettings) -> str:
+    some = f"now {settings.micro}" if settings.micro else "now all"
+    return (
+        f"lower `batch`, or `micro`, the windows at a time ({some}), which gives the same result "
+        "to rounding"
+    )
 
 
-_NO_MEMORY = ("not enough memory", "out of memory", "allocate memory", "ALLOC_FAILED")
-
-
-@contextmanager
-def _said_if_memory_is_short(
-    config: mae.MAEConfig, settings: PretrainSettings, kept: Checkpoint
-) -> Iterator[None]:
-    """Turn what PyTorch raises when memory runs out into a MemoryError that says what to do."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
-        if not short:
-            raise
-        some = f", {settings.micro} at a time" if settings.micro else ""
-        raise MemoryError(
-            f"not enough memory for a batch of {settings.batch} windows{some}, each {config.window}"
-            f" x {config.window} cells of {config.layers} layers: lower `batch`, or set `micro` to "
-            f"fewer windows at a time, which gives the same result to rounding{kept}"
-        ) from error
+def _train(
+    progress: Progress,
+    fabric: "Fabric",
+    windows: Windows,
+    centres: tuple[np.ndarray, np.ndarray],
+    settings: PretrainSettings,
+    kept: Checkpoint,
+    label: str,
+) -> None:
+    """Make the steps that are left."""
+    train, held_out = torch.as_tensor(centres[0]), centres[1]
+    every = max(1, settings.steps // settings.reports)
+    steps = range(progress.step + 1, settings.steps + 1)
+    bar = {"desc": label, "initial": progress.step, "total": settings.steps, "leave": False}
+    for step in tqdm(steps, **bar, disable=artefacts.quiet() or not fabric.is_global_zero):
+        _step(progress, fabric, windows, train, settings, kept)
+        if step % every == 0 or step == settings.steps:
+            with fabric.autocast():
+                _report(progress, windows, held_out)
+        kept.update(progress)
 
 
 def _step(
     progress: Progress,
+    fabric: "Fabric",
     windows: Windows,
     train: Tensor,
     settings: PretrainSettings,
     kept: Checkpoint,
 ) -> None:
-    """Make one step of training, unless it would spoil the weights."""
+    """Make one step of training, unless it would spoil the weights.
+
+    All processes draw the whole batch, so that their number changes nothing.
+    """
     model, generator = progress.model, progress.generator
     index = train[torch.randint(len(train), (settings.batch,), generator=generator)]
     symmetry = _symmetry(generator) if settings.augment else 0
     mask = mae.draw_mask(len(index), model.config, generator)
     progress.optimizer.zero_grad()
-    loss = _backward(model, windows, index, mask, symmetry, settings.micro)
+    loss = _backward(model, fabric, windows, index, mask, symmetry, settings.micro)
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     if not (torch.isfinite(loss) & torch.isfinite(norm)):
         raise FloatingPointError(
@@ -232,7 +206,8 @@ def _step(
 
 
 def _backward(
-    model: mae.MaskedAutoencoder,
+    model: nn.Module,
+    fabric: "Fabric",
     windows: Windows,
     index: Tensor,
     mask: Mask,
@@ -241,22 +216,28 @@ def _backward(
 ) -> Tensor:
     """Add the gradient of a batch's masked loss to the weights, and return the loss.
 
-    With `micro` windows at a time both are running means over the cells that count, so that parts
-    with many gaps weigh less.
+    Each process takes its share of the batch, `micro` windows at a time. Squared errors are summed
+    and divided by the number of cells that count at the end, so that parts with many gaps weigh
+    less.
     """
-    loss, cells = 0.0, 0
-    for part in torch.arange(len(index)).split(micro or len(index)):
+    share = torch.arange(len(index)).tensor_split(fabric.world_size)[fabric.global_rank]
+    parts = share.split(micro or len(share))
+    error, cells = 0, 0
+    for number, part in enumerate(parts, start=1):
         values, observed = _turned(*windows.gather(index[part]), symmetry)
-        error, count = model.squared_error(values, observed, mask.part(part).to(values.device))
-        before, cells = cells, cells + count
-        share = before / cells.clamp(min=1)
-        for weight in model.parameters():
-            if weight.grad is not None:
-                weight.grad *= share
-        own = error / cells.clamp(min=1)
-        own.backward()
-        loss = loss * share + own.detach()
-    return loss
+        hidden = mask.part(part).to(values.device)
+        # gradients are averaged over processes once, with the last part
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            with fabric.autocast():
+                own, count = model.squared_error(values, observed, hidden)
+            fabric.backward(own)
+        error, cells = error + own.detach(), cells + count
+    error, cells = fabric.all_reduce((error, cells), reduce_op="sum")
+    cells = cells.clamp(min=1)
+    for weight in model.parameters():
+        if weight.grad is not None:
+            weight.grad *= fabric.world_size / cells  # DDP has divided by the world's size
+    return error / cells
 
 
 def _report(progress: Progress, windows: Windows, held_out: np.ndarray) -> None:
@@ -268,7 +249,7 @@ def _report(progress: Progress, windows: Windows, held_out: np.ndarray) -> None:
 
 @torch.no_grad()
 def held_out_loss(
-    model: mae.MaskedAutoencoder,
+    model: nn.Module,
     windows: Windows,
     index: np.ndarray,
     *,
@@ -284,8 +265,8 @@ def held_out_loss(
     training = model.training
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    mask = mae.draw_mask(len(values), model.config, generator).to(values.device)
-    loss = model.loss(values, observed, mask)
+    mask = mae.draw_mask(len(values), model.config, generator)
+    loss = model.loss(values, observed, mask.to(values.device))
     model.train(training)
     return loss.item()
 

@@ -172,6 +172,17 @@ def test_progress_is_written_when_it_is_due(tmp_path, monkeypatch):
     assert found == [0, 2, 2, 4]
 
 
+def test_only_one_of_several_processes_writes_and_removes(place):
+    "All read"
+    whole, progress = place.read_bytes(), begin()
+    other = Checkpoint(place, MARK, 0, writes=False)
+    other.resume(progress)
+    assert progress.step == other.step == 7
+    other.update(advance(progress, 1))
+    other.remove()
+    assert place.read_bytes() == whole
+
+
 def test_a_failed_write_leaves_the_last_checkpoint(place, monkeypatch):
     "The disk is full in mid-write"
     whole = place.read_bytes()

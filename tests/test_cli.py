@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, fetch, lawley2022, lawley_sample, pipeline, study
+from mpm import align, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
 from mpm.kernel import NotebookFailed
 
 
@@ -45,7 +45,9 @@ def test_help_comes_without_heavy_imports():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert all(command in result.stdout for command in ("check", "fetch", "run", "datacube"))
+    assert all(
+        command in result.stdout for command in ("check", "fetch", "run", "pretrain", "datacube")
+    )
 
 
 def test_python_m_mpm_is_the_same_command():
@@ -163,6 +165,44 @@ def test_fetch_says_where_the_files_are(demo, monkeypatch, capsys):
     monkeypatch.setattr(fetch, "fetch", lambda setup: [demo.raw / "gravity.tif"])
     assert cli.main(["fetch", "demo"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "demo: 1 files in raw"
+
+
+def test_pretrain_passes_every_option_on(demo, monkeypatch):
+    "Those that are not given are the function's own"
+    asked, own = [], pretraining.pretrain_study.__kwdefaults__
+    monkeypatch.setattr(
+        pretraining, "pretrain_study", lambda setup, **options: asked.append((setup.name, options))
+    )
+    words = "--preset paper --split blocks --fold 2 --seed 3 --steps 9 --device cpu --devices 8"
+    assert cli.main(["pretrain", "demo"]) == 0
+    assert cli.main(["pretrain", "demo", *words.split(), "--nodes", "4"]) == 0
+    assert asked[0] == ("demo", own)
+    assert asked[1][1] == {
+        "preset": "paper",
+        "split": "blocks",
+        "fold": 2,
+        "seed": 3,
+        "steps": 9,
+        "device": "cpu",
+        "devices": 8,
+        "nodes": 4,
+    }
+
+
+def test_pretrain_explains_how_to_use_a_cluster(capsys):
+    "The help has one command for SLURM and one for torchrun, that can be copied"
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    said = capsys.readouterr().out
+    assert "srun --nodes 4" in said and "torchrun --nnodes 4" in said
+    assert said.count("mpm pretrain STUDY --devices 8 --nodes 4") == 2
+
+
+def test_pretrain_says_which_notebook_is_missing(demo, monkeypatch, capsys):
+    "Exit code 2"
+    demo.regions = {"north": None}
+    assert cli.main(["pretrain", "demo"]) == 2
+    assert "run notebook 01_data_preparation" in capsys.readouterr().err
 
 
 def test_datacube_build_says_what_it_made(tmp_path, capsys):

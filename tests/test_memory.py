@@ -37,6 +37,22 @@ def test_what_this_machine_says_is_understood(take):
         take(10**16)
 
 
+def test_the_remedy_and_what_is_kept_may_be_told():
+    "What is kept is asked when memory runs out, not before"
+    kept = []
+
+    class Kept:
+        def __str__(self):
+            return f"; {kept[0]} stays"
+
+    with (
+        pytest.raises(MemoryError, match="14 layers: lower `batch`; step 3 stays$"),
+        enough_memory("pretraining", WINDOWS, 8, remedy="lower `batch`", kept=Kept()),
+    ):
+        kept.append("step 3")
+        raise MemoryError
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("no positives")])
 def test_other_errors_pass_as_they_are(error):
     with pytest.raises(type(error)) as caught, enough_memory("a test", WINDOWS, 64):

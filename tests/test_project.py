@@ -58,7 +58,9 @@ LEVELS = [
     {"labels", "scaling", "windows", "splits", "folds", "masking", "mae", "checkpoints"},
     {
         "memory",
+        "devices",
         "training",
+        "pretraining",
         "fine_tuning",
         "baselines",
         "metrics",
