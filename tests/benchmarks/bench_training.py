@@ -58,22 +58,24 @@ def bench_rate(config: mae.MAEConfig, device: torch.device, windows: Windows) ->
             report(f"  share of the nominal peak, {nominal} TFLOP/s", rate / nominal / 1e3)
 
 
-def operations(config: mae.MAEConfig, windows: int = 4) -> float:
+def operations(config: mae.MAEConfig, batch: int = 4) -> float:
     """Count the floating-point operations of a training step on one window."""
-    model, generator = mae.build(config, seed=0), torch.Generator().manual_seed(0)
-    values = torch.zeros(windows, config.layers, config.window, config.window)
-    visible = mae.random_masking(windows, config.tokens, config.mask_ratio, generator)
-    # the counter does not know these; the backward pass is four products, what is
-    # computed again in it not counted
+    windows = random_windows((8, 8), config.layers, config.window)
+    settings = training.PretrainSettings(steps=1, batch=batch)
+    train, none = np.arange(len(windows)), np.array([], int)
+    # the counter does not know these; the backward pass is four products, what is computed again
+    # in it not counted
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     known = {
         attention: lambda query, *_, **__: 2 * product_of_attention(query),
-        backward: lambda _, query, *__, **___: 4 * product_of_attention(query),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda _, query, *__, **___: 4 * product_of_attention(query)
+        ),
     }
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
-        model.loss(values, torch.ones(values.shape, dtype=torch.bool), visible).backward()
-    return counter.get_total_flops() / windows
+        cpu = torch.device("cpu")
+        training.pretrain(config, windows, train, none, settings, seed=0, device=cpu)
+    return counter.get_total_flops() / batch
 
 
 def product_of_attention(shape: tuple[int, int, int, int]) -> int:
