@@ -66,9 +66,10 @@ LEVELS = [
         "mapping",
         "explain",
         "reconstruction",
+        "features",
         "evaluation",
     },
-    {"plots", "data_plots", "kernel", "record", "pipeline"},
+    {"plots", "data_plots", "model_plots", "kernel", "record", "pipeline"},
     {"__main__"},
 ]
 MODULES = sorted(path.stem for path in (ROOT / "mpm").glob("*.py") if path.stem != "__init__")
