@@ -154,7 +154,7 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
         _show_layer(cube["evidence"].sel(layer=name), ax)
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
-    _scale_bar(axes.flat[0], cube)
+    scale_bar(axes.flat[0], cube)
     fig.suptitle(title)
     fit(axes, (1.7, 1.7 * cube.sizes["y"] / cube.sizes["x"]))
     return fig
@@ -288,7 +288,7 @@ def likelihood_maps(
 ) -> Figure:
     """Draw likelihood, and uncertainty if it is there, of all regions."""
     names = [name for name in SCALES if name in next(iter(maps.values()))]
-    fig, axes = _grid(len(names), len(maps), (5.2, 4.3))
+    fig, axes = grid(len(names), len(maps), (5.2, 4.3))
     for row, name in zip(axes, names, strict=True):
         limits = _shared_limits(name, list(maps.values()))
         for ax, (region, result) in zip(row, maps.items(), strict=True):
@@ -326,13 +326,13 @@ def held_out_maps(
         Positive cells, a region each.
     """
     regions = list(next(iter(ranks.values())))
-    fig, axes = _grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
+    fig, axes = grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
     for column, (method, maps) in zip(axes.T, ranks.items(), strict=True):
         for k, (ax, (region, rank)) in enumerate(zip(column, maps.items(), strict=True)):
             title = f"{region}: {METHODS.get(method, method)}"
             show_map(rank, ax, label="", title=title, limits=(0, 1), bar=False, axes=False)
             show_cells(positive[k], rank, ax, color="red")
-    _scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
+    scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
     fig.colorbar(axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1)")
     return fig
 
@@ -363,7 +363,7 @@ def attribution_maps(
         for name in names
     }
     top = max(float(np.nanpercentile(np.abs(plane), 98)) for plane in planes.values())
-    fig, axes = _grid(len(maps), len(names), (4.2, 4), beside=0.8)
+    fig, axes = grid(len(maps), len(names), (4.2, 4), beside=0.8)
     for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
         title = f"{region}: {readable(name)}"
         show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
@@ -592,7 +592,7 @@ def overview(
         title=attribution_label,
     )
     _show_ground(result, axes[2])
-    _scale_bar(axes[0], cube)
+    scale_bar(axes[0], cube)
     right.suptitle("likelihood (circles: known deposits), uncertainty, explanation")
     return fig
 
@@ -601,11 +601,11 @@ def panels(
     count: int, *, size: tuple[float, float] = (5.2, 4.6), sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure with panels of a size (inches) side by side, and their axes."""
-    fig, axes = _grid(1, count, size, sharey=sharey)
+    fig, axes = grid(1, count, size, sharey=sharey)
     return fig, axes[0]
 
 
-def _grid(
+def grid(
     rows: int,
     columns: int,
     size: tuple[float, float],
@@ -652,7 +652,8 @@ def note_crs(layer: xr.DataArray, ax: Axes) -> None:
     note.set_path_effects(_halo("white", 1.5))
 
 
-def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
+def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
+    """Draw a bar of about a quarter of a map's width, with its length in kilometres."""
     west, east, _, _ = extent_km(layer)
     length = float(f"{(east - west) / 4:.0e}")
     bar = AnchoredSizeBar(
