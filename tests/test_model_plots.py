@@ -9,6 +9,7 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 from mpm import model_plots
+from mpm.scenes import Scene
 
 
 @pytest.fixture(autouse=True)
@@ -86,17 +87,19 @@ def test_negatives_and_positives_lie_on_their_cells():
 
 
 def test_loss_curves_show_what_was_recorded():
-    "Training left, held-out right, on one logarithmic scale, with the layer mean to compare with"
+    "Training left, held-out right with the plain fills to compare with, on one logarithmic scale"
     history = pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "held_out": [1.1, 0.6]})
-    fig = model_plots.loss_curves({"blocks, 0": history, "random, 0": history}, naive=0.9)
+    runs = {"blocks 0": history, "random 0": history, "final 0": history}
+    fig = model_plots.loss_curves(runs, plain={"layer mean": 0.9, "bilinear": 0.2})
     left, right = fig.axes
-    np.testing.assert_array_equal(lines(left)["blocks, 0"], [[10, 20], [1.0, 0.5]])
-    np.testing.assert_array_equal(lines(right)["random, 0"], [[10, 20], [1.1, 0.6]])
-    assert [line.get_linestyle() for line in right.lines[:2]] == ["-", "--"]
-    assert right.lines[-1].get_ydata() == [0.9, 0.9] and "layer mean" in texts(right)
+    np.testing.assert_array_equal(lines(left)["blocks 0"], [[10, 20], [1.0, 0.5]])
+    np.testing.assert_array_equal(lines(right)["random 0"], [[10, 20], [1.1, 0.6]])
+    assert [line.get_linestyle() for line in left.lines] == ["-", "--", ":"]
+    assert [line.get_ydata()[0] for line in right.lines[3:]] == [0.9, 0.2]
+    assert texts(right) == ["layer mean", "bilinear"]
     assert left.get_ylabel() == "masked loss (standard deviations²)"
     assert left.get_yscale() == right.get_yscale() == "log"
-    assert left.get_ylim() == right.get_ylim()
+    assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] <= 0.2
 
 
 def test_learning_curves_mark_the_step_that_was_kept():
@@ -112,33 +115,84 @@ def test_learning_curves_mark_the_step_that_was_kept():
     assert (right.get_xlabel(), right.get_ylabel()) == ("step", "average precision")
 
 
-def test_reconstructions_share_the_scale_of_their_input():
-    "Four panels a row, symmetric about zero, kilometres from the centre"
-    window = np.linspace(-3, 2, 81).reshape(9, 9)
-    parts = dict.fromkeys(["input", "masked", "reconstructed", "error"], window)
-    parts["error"] = 10 * window
-    fig = model_plots.reconstructions({"gravity": parts, "magnetics": parts}, cell_km=2)
+def scene(window):
+    "A window whose upper half is hidden, filled by the network with 9 and by the other with 8"
+    hidden = np.arange(len(window))[:, None] < len(window) // 2
+    return Scene(
+        window=0,
+        layer=0,
+        truth=window,
+        masked=np.where(hidden, np.nan, window),
+        fills={"MAE": np.where(hidden, 9, window), "bilinear": np.where(hidden, 8, window)},
+        errors={"MAE": 0.123, "bilinear": 4.567},
+    )
+
+
+def test_reconstructions_share_the_scale_of_the_truth():
+    "Five panels a row: surroundings, truth, masked, both fills with their errors"
+    window = np.linspace(-3, 2, 16).reshape(4, 4)
+    plane = cube()["distance"].assign_coords(layer="total_field").assign_attrs(x=503e3, y=899e3)
+    rows = {"high": scene(window), "low": scene(-window)}
+    fig = model_plots.reconstructions(rows, dict.fromkeys(rows, plane), cell_km=0.5)
     panels = [ax for ax in fig.axes if maps(ax)]
-    assert len(panels) == 8
-    for ax in panels:
-        assert maps(ax)[0].get_clim() == (-3, 3)
-        assert maps(ax)[0].get_extent() == [-9, 9, -9, 9]
-    assert [ax.get_title() for ax in panels[:4]] == [
-        "input",
-        "masked input",
-        "reconstructed",
-        "error",
+    assert len(panels) == 10
+    assert {maps(ax)[0].get_clim() for ax in panels[:5]} == {(-3, 2)}
+    assert {maps(ax)[0].get_clim() for ax in panels[5:]} == {(-2, 3)}
+    assert [ax.get_title() for ax in panels[:5]] == [
+        "total field",
+        "the window",
+        "masked",
+        "network, error 0.12",
+        "interpolated, error 4.57",
     ]
-    assert panels[4].get_ylabel() == "magnetics\nkm from centre"
+    assert [maps(ax)[0].get_array()[0, 0] for ax in panels[3:5]] == [9, 8]
+    assert np.ma.getmaskarray(maps(panels[2])[0].get_array()).sum() == 8
+    assert all(maps(ax)[0].get_extent() == [-1, 1, -1, 1] for ax in panels[1:5])
+    # the window of 2 km about its centre, in the kilometres of the map
+    (square,) = panels[0].patches
+    assert (*square.get_xy(), square.get_width(), square.get_height()) == (502, 898, 2, 2)
+    assert panels[5].get_ylabel() == "low"
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["standard deviations"] * 2
 
 
-def test_layer_errors_are_drawn_from_best_to_worst():
-    "The network's error decides the order; missing fills are left out"
-    table = pd.DataFrame({"layer mean": [1.0, 0.9], "MAE": [0.5, 0.2]}, index=["a_b", "c"])
-    fig = model_plots.layer_errors(table)
-    ax = fig.axes[0]
+def test_a_masked_window_is_cut_into_patches():
+    "All of it above, what is visible below, on one scale a layer; gaps and hidden cells are grey"
+    values = np.arange(72.0).reshape(2, 6, 6)
+    values[1, 0, 0] = np.nan
+    hidden = np.zeros((6, 6), bool)
+    hidden[:, 3:] = True
+    names = ["total_field", "rock=shale"]
+    fig = model_plots.masked_window(values, hidden, names, patch=3, cell_km=2)
+    above, below = np.reshape(fig.axes, (2, 2))
+    assert [ax.get_title() for ax in above] == ["total field", "rock: shale"]
+    np.testing.assert_array_equal(maps(above[0])[0].get_array(), values[0])
+    shown = np.ma.getmaskarray(maps(below[1])[0].get_array())
+    assert shown[:, 3:].all() and shown[0, 0] and shown.sum() == 19
+    assert maps(above[1])[0].get_clim() == maps(below[1])[0].get_clim() == (37, 71)
+    # patches of 6 km: cuts at both edges and in the middle
+    for cuts in below[0].collections:
+        assert sorted(np.ptp(cuts.get_segments(), axis=1).max(axis=1)) == [12] * 3
+        assert {round(float(segment.min()), 6) for segment in cuts.get_segments()} == {-6}
+
+
+def test_layer_errors_say_where_a_plain_fill_is_better():
+    "From the greatest gain to the greatest loss, downwards; the colour tells one from the other"
+    table = pd.DataFrame(
+        {"MAE": [0.9, 0.2], "layer mean": [1.0, 0.9], "window mean": [0.6, 0.4], "bilinear": 0.8},
+        index=["a_b", "c"],
+    )
+    verdicts = pd.DataFrame(
+        {"MAE": [0.2, 0.9], "plain": [0.4, 0.6], "ratio": [0.5, 1.5], "worse": [False, True]},
+        index=["c", "a_b"],
+    )
+    (ax,) = model_plots.layer_errors(table, verdicts).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a b"]
-    assert set(lines(ax)) == {"layer mean", "MAE"}
-    np.testing.assert_array_equal(lines(ax)["MAE"], [[0.2, 0.5], [0, 1]])
-    np.testing.assert_array_equal(lines(ax)["layer mean"], [[0.9, 1.0], [0, 1]])
-    assert ax.get_xlim()[0] == 0 and "standard deviations" in ax.get_xlabel()
+    drawn = lines(ax)
+    np.testing.assert_array_equal(drawn["layer mean"], [[0.9, 1.0], [0, 1]])
+    np.testing.assert_array_equal(drawn["window mean"], [[0.4, 0.6], [0, 1]])
+    np.testing.assert_array_equal(drawn["network, better"], [[0.2], [0]])
+    np.testing.assert_array_equal(drawn["network, worse"], [[0.9], [1]])
+    better, worse = (line for line in ax.lines if line.get_label().startswith("network"))
+    assert better.get_color() != worse.get_color()
+    assert texts(ax)[:2] == ["-50 %", "+50 %"]
+    assert ax.get_xlim()[0] == 0 and ax.get_ylim() == (1.5, -0.5)
