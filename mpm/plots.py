@@ -1,4 +1,4 @@
-"""Every figure of the notebooks: functions that draw on axes, and one that saves."""
+"""Figures: style, saving, maps and their parts, scores, baselines and explanations."""
 
 import io
 import textwrap
@@ -12,7 +12,6 @@ import pyproj
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
@@ -125,7 +124,7 @@ def show_map(
     ax.set_title(title)
     if axes:
         kilometres(ax)
-        _note_crs(layer, ax)
+        note_crs(layer, ax)
     else:
         ax.set(aspect="equal", xticks=[], yticks=[])
     return ax
@@ -155,7 +154,7 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
         _show_layer(cube["evidence"].sel(layer=name), ax)
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
-    _scale_bar(axes.flat[0], cube)
+    scale_bar(axes.flat[0], cube)
     fig.suptitle(title)
     fit(axes, (1.7, 1.7 * cube.sizes["y"] / cube.sizes["x"]))
     return fig
@@ -281,163 +280,6 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
     ax.set_title(f"{readable(region)}: {', '.join(counts)}")
 
 
-def split_maps(
-    cubes: Mapping[str, xr.Dataset], split, *, positives: Sequence[np.ndarray], title: str
-) -> Figure:
-    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region."""
-    names = ["dead zone", "train", "validation", "test"]
-    colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
-    scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)
-    fig, axes = panels(len(cubes))
-    for k, (ax, (region, cube)) in enumerate(zip(axes, cubes.items(), strict=True)):
-        code = np.where(cube["valid"], 0.0, np.nan)
-        for number, part in enumerate([split.train, split.validation, split.test], start=1):
-            code[part[k]] = number
-        image = ax.imshow(code, extent=extent_km(cube), cmap=scale, norm=norm)
-        _show_cells(positives[k], cube, ax)
-        ax.set_title(region)
-        kilometres(ax)
-        ax.set_facecolor("white")
-        _note_crs(cube["valid"], ax)
-    bar = fig.colorbar(image, ax=list(axes), ticks=range(4), shrink=0.6)
-    bar.ax.set_yticklabels(names)
-    fig.suptitle(title)
-    return fig
-
-
-def loss_curves(histories: Mapping[str, pd.DataFrame], *, naive: float | None = None) -> Figure:
-    """Draw training and held-out loss of each pretraining run."""
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
-    for name, history in histories.items():
-        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
-        axes[0].plot(history["step"], history["loss"], style, label=name)
-        axes[1].plot(history["step"], history["held_out"], style, label=name)
-    for ax, title in zip(axes, ["training windows", "held-out windows"], strict=True):
-        if naive is not None:
-            ax.axhline(naive, color="0.5", linewidth=0.8)
-            ax.annotate(
-                "layer mean",
-                (1, naive),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                color="0.4",
-                fontsize=8,
-            )
-        ax.set(xlabel="step", title=title, yscale="log")
-    axes[0].set_ylabel("masked loss (standard deviations²)")
-    axes[1].legend(title="split, fold", fontsize=7)
-    sns.despine(fig)
-    return fig
-
-
-def reconstructions(
-    panels: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    cell_km: float,
-    units: str = "standard deviations",
-) -> Figure:
-    """Draw input, masked input, reconstruction and error of windows, a row each.
-
-    Parameters
-    ----------
-    panels : mapping
-        Row title to {"input", "masked", "reconstructed", "error"} of arrays (H, W).
-    cell_km : float
-        Cell size, for the axes (km).
-    """
-    fig, axes = plt.subplots(
-        len(panels), 4, figsize=(9.5, 2.15 * len(panels) + 0.4), layout="constrained", squeeze=False
-    )
-    for row, (title, parts) in zip(axes, panels.items(), strict=True):
-        top = np.nanmax(np.abs(parts["input"]))
-        side = parts["input"].shape[0] * cell_km / 2
-        for ax, name in zip(row, ["input", "masked", "reconstructed", "error"], strict=True):
-            image = ax.imshow(
-                parts[name], cmap="RdBu_r", vmin=-top, vmax=top, extent=(-side, side, -side, side)
-            )
-            ax.set_facecolor(NODATA)
-            ax.tick_params(labelsize=7)
-        row[0].set_ylabel(title + "\nkm from centre", fontsize=8)
-        fig.colorbar(image, ax=row[-1], label=units, pad=0.02)
-    for ax, name in zip(axes[0], ["input", "masked input", "reconstructed", "error"], strict=True):
-        ax.set_title(name)
-    return fig
-
-
-def layer_errors(errors: pd.DataFrame) -> Figure:
-    """Draw each layer's reconstruction error against the plain fills.
-
-    Parameters
-    ----------
-    errors : DataFrame
-        Index layer; one column a fill, root mean squared error (standard deviations).
-    """
-    ordered = errors.sort_values("MAE")
-    fig, ax = plt.subplots(figsize=(7, 0.24 * len(errors) + 1.2), layout="constrained")
-    markers = {"layer mean": "|", "window mean": "x", "bilinear": "s", "MAE": "o"}
-    height = np.arange(len(ordered))
-    for name, marker in markers.items():
-        if name in ordered:
-            ax.plot(
-                ordered[name],
-                height,
-                marker,
-                label=name,
-                markersize=6,
-                markerfacecolor="none" if marker == "s" else None,
-            )
-    ax.set_yticks(height, [readable(name) for name in ordered.index], fontsize=8)
-    ax.set(xlabel="error on masked cells (standard deviations)", xlim=(0, None))
-    ax.grid(axis="y", color="0.92")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
-    sns.despine(fig)
-    return fig
-
-
-def negative_maps(
-    distance: Mapping[str, xr.Dataset],
-    positive: Sequence[np.ndarray],
-    negative: Sequence[np.ndarray],
-) -> Figure:
-    """Draw training cells by their distance to the deposits, and what was drawn as negatives.
-
-    Parameters
-    ----------
-    distance : mapping
-        Region to a dataset with `distance (y, x)`, standard deviations, NaN outside training cells.
-    positive, negative : sequence of array (y, x)
-        Training positives and negatives, a region each.
-    """
-    fig, axes = panels(len(distance))
-    high = max(float(np.nanpercentile(result["distance"], 98)) for result in distance.values())
-    low = min(float(np.nanpercentile(result["distance"], 2)) for result in distance.values())
-    for k, (ax, (region, result)) in enumerate(zip(axes, distance.items(), strict=True)):
-        label = "mean distance to the deposits (standard deviations)"
-        show_map(result["distance"], ax, label=label, title=region, limits=(low, high))
-        _show_cells(negative[k], result, ax, color="black")
-        _show_cells(positive[k], result, ax, color="red")
-    return fig
-
-
-def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw loss and validation average precision of each fine-tuning run."""
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for name, history in histories.items():
-        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
-        axes[0].plot(history["step"], history["loss"], style, label=name)
-        (line,) = axes[1].plot(history["step"], history["average_precision"], style, label=name)
-        best = history.loc[history["average_precision"].idxmax()]
-        axes[1].plot(
-            best["step"], best["average_precision"], "o", color=line.get_color(), markersize=4
-        )
-    axes[0].set(xlabel="step", ylabel="loss (smoothed labels)", title="training cells")
-    axes[1].set(xlabel="step", ylabel="average precision", title="validation cells (dot: kept)")
-    axes[0].legend(title="split, fold", fontsize=7)
-    sns.despine(fig)
-    return fig
-
-
 def likelihood_maps(
     maps: Mapping[str, xr.Dataset],
     deposits: Mapping[str, pd.DataFrame] | None = None,
@@ -446,7 +288,7 @@ def likelihood_maps(
 ) -> Figure:
     """Draw likelihood, and uncertainty if it is there, of all regions."""
     names = [name for name in SCALES if name in next(iter(maps.values()))]
-    fig, axes = _grid(len(names), len(maps), (5.2, 4.3))
+    fig, axes = grid(len(names), len(maps), (5.2, 4.3))
     for row, name in zip(axes, names, strict=True):
         limits = _shared_limits(name, list(maps.values()))
         for ax, (region, result) in zip(row, maps.items(), strict=True):
@@ -484,13 +326,13 @@ def held_out_maps(
         Positive cells, a region each.
     """
     regions = list(next(iter(ranks.values())))
-    fig, axes = _grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
+    fig, axes = grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
     for column, (method, maps) in zip(axes.T, ranks.items(), strict=True):
         for k, (ax, (region, rank)) in enumerate(zip(column, maps.items(), strict=True)):
             title = f"{region}: {METHODS.get(method, method)}"
             show_map(rank, ax, label="", title=title, limits=(0, 1), bar=False, axes=False)
-            _show_cells(positive[k], rank, ax, color="red")
-    _scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
+            show_cells(positive[k], rank, ax, color="red")
+    scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
     fig.colorbar(axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1)")
     return fig
 
@@ -521,7 +363,7 @@ def attribution_maps(
         for name in names
     }
     top = max(float(np.nanpercentile(np.abs(plane), 98)) for plane in planes.values())
-    fig, axes = _grid(len(maps), len(names), (4.2, 4), beside=0.8)
+    fig, axes = grid(len(maps), len(names), (4.2, 4), beside=0.8)
     for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
         title = f"{region}: {readable(name)}"
         show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
@@ -750,7 +592,7 @@ def overview(
         title=attribution_label,
     )
     _show_ground(result, axes[2])
-    _scale_bar(axes[0], cube)
+    scale_bar(axes[0], cube)
     right.suptitle("likelihood (circles: known deposits), uncertainty, explanation")
     return fig
 
@@ -759,11 +601,11 @@ def panels(
     count: int, *, size: tuple[float, float] = (5.2, 4.6), sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure with panels of a size (inches) side by side, and their axes."""
-    fig, axes = _grid(1, count, size, sharey=sharey)
+    fig, axes = grid(1, count, size, sharey=sharey)
     return fig, axes[0]
 
 
-def _grid(
+def grid(
     rows: int,
     columns: int,
     size: tuple[float, float],
@@ -803,13 +645,15 @@ def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, fl
     return west / 1e3, east / 1e3, south / 1e3, north / 1e3
 
 
-def _note_crs(layer: xr.DataArray, ax: Axes) -> None:
+def note_crs(layer: xr.DataArray, ax: Axes) -> None:
+    """Write the authority's code of a map's projection into its corner."""
     name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
     note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
     note.set_path_effects(_halo("white", 1.5))
 
 
-def _scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
+def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
+    """Draw a bar of about a quarter of a map's width, with its length in kilometres."""
     west, east, _, _ = extent_km(layer)
     length = float(f"{(east - west) / 4:.0e}")
     bar = AnchoredSizeBar(
@@ -831,7 +675,8 @@ def _show_ground(result: xr.Dataset, ax: Axes) -> None:
     ax.imshow(ground, extent=extent_km(result), cmap="gray", vmin=0, vmax=1, zorder=-1)
 
 
-def _show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
+def show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
+    """Draw cells (y, x, bool) of a grid as dots on a map in kilometres."""
     rows, cols = np.nonzero(cells)
     x, y = grid["x"].values[cols] / 1e3, grid["y"].values[rows] / 1e3
     ax.plot(x, y, ".", color=color, markersize=1.5)

@@ -1,5 +1,6 @@
 """What a reconstruction is worth: masked cells filled by the network and by plain means."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from mpm import mae
+from mpm import mae, masking
 from mpm.windows import Windows
 
 
@@ -20,8 +21,8 @@ class Filled:
     ----------
     values : Tensor
         Standardised evidence.
-    scored : Tensor
-        bool, cells that were masked and are observed.
+    observed : Tensor
+        bool, cells that hold evidence.
     hidden : Tensor (N, 1, H, W)
         bool, cells that were masked.
     fills : dict of Tensor
@@ -29,13 +30,25 @@ class Filled:
     """
 
     values: Tensor
-    scored: Tensor
+    observed: Tensor
     hidden: Tensor
     fills: dict[str, Tensor]
 
+    @property
+    def scored(self) -> Tensor:
+        """bool, cells that were masked and are observed."""
+        return self.observed & self.hidden
+
 
 @torch.no_grad()
-def fill(model: mae.MaskedAutoencoder, windows: Windows, index: np.ndarray, *, seed: int) -> Filled:
+def fill(
+    model: mae.MaskedAutoencoder,
+    windows: Windows,
+    index: np.ndarray,
+    *,
+    means: np.ndarray,
+    seed: int,
+) -> Filled:
     """Mask windows at random and fill them in four ways.
 
     Parameters
@@ -43,6 +56,8 @@ def fill(model: mae.MaskedAutoencoder, windows: Windows, index: np.ndarray, *, s
     model : MaskedAutoencoder
     windows : Windows
     index : array (n,) of int
+    means : array (layers,)
+        Of the training cells, as `layer_means` gives them.
     seed : int
         Decides the masks.
 
@@ -52,39 +67,150 @@ def fill(model: mae.MaskedAutoencoder, windows: Windows, index: np.ndarray, *, s
     """
     values, observed = windows.gather(index)
     config = model.config
-    mask = mae.draw_mask(len(index), config, torch.Generator().manual_seed(seed))
+    # whole patches, whatever the network was trained on: the fills need something to go on
+    generator = torch.Generator().manual_seed(seed)
+    mask = masking.draw(len(index), config.tokens, generator, ratio=config.mask_ratio)
     hidden = mae.masked_cells(mask, config)
     fills = {
         "MAE": model(values, observed, mask),
-        "layer mean": torch.zeros_like(values),
+        "layer mean": torch.as_tensor(means)[:, None, None].expand_as(values).float(),
         "window mean": _window_mean(values, observed & ~hidden),
         "bilinear": _bilinear(values, observed & ~hidden, config.patch),
     }
-    return Filled(values, observed & hidden, hidden, fills)
+    return Filled(values, observed, hidden, fills)
 
 
-def errors(filled: Filled, layers: list[str]) -> pd.DataFrame:
-    """Score the fills, a layer at a time, on masked and observed cells.
+def layer_means(windows: Windows, train: np.ndarray, *, most: int = 100_000) -> np.ndarray:
+    """Return the mean of each layer over training centres: (layers,).
+
+    In standardised layers it is close to 0; in yes/no layers it is the share of yes. Of more than
+    `most` centres, every second, third ... is taken. A layer that is missing in all has 0.
+    """
+    values = windows.centres(train[:: max(1, len(train) // most)])
+    count = np.isfinite(values).sum(axis=0)
+    return np.nansum(values, axis=0) / np.maximum(count, 1)
+
+
+def errors(filled: Filled, layers: Sequence[str]) -> pd.DataFrame:
+    """Score every fill, a layer at a time, on masked and observed cells alone.
+
+    Parameters
+    ----------
+    filled : Filled
+    layers : sequence of str
 
     Returns
     -------
     DataFrame
-        Index layer; columns the root mean squared error of each fill (standard deviations), and of
-        the MAE `PSNR` (dB, against the layer's range in these windows) and `SSIM`.
+        Index layer; columns are pairs of measure and fill: `error`, the root mean squared error
+        (standard deviations, in yes/no layers 1); `PSNR` (dB), the peak signal-to-noise ratio, its
+        peak being `range`; `SSIM` (1), the structural similarity. The column `range` (as `error`)
+        is the largest less the smallest scored value of the layer in these windows. A layer without
+        a scored cell has NaN.
     """
-    counts = filled.scored.sum(dim=(0, 2, 3))
-    counts = torch.where(counts > 0, counts, torch.nan)  # a layer that is nowhere scored
-    table = {}
-    for name, made in filled.fills.items():
-        squared = ((made - filled.values) ** 2 * filled.scored).sum(dim=(0, 2, 3)) / counts
-        table[name] = squared.sqrt().numpy()
-    low = filled.values.where(filled.scored, torch.inf).amin(dim=(0, 2, 3))
-    high = filled.values.where(filled.scored, -torch.inf).amax(dim=(0, 2, 3))
-    span = (high - low).clamp(min=0).numpy()
-    with np.errstate(divide="ignore"):
-        table["PSNR"] = 20 * np.log10(np.where(span > 0, span, np.nan) / table["MAE"])
-    table["SSIM"] = _ssim(filled, torch.as_tensor(span)).numpy()
-    return pd.DataFrame(table, index=pd.Index(layers, name="layer"))
+    rows = [_score_layer(filled, k) for k in range(len(layers))]
+    table = pd.DataFrame(rows, index=pd.Index(layers, name="layer"))
+    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["measure", "fill"])
+    return table
+
+
+def _score_layer(filled: Filled, k: int) -> dict[tuple[str, str], float]:
+    """Return one row of `errors`: {(measure, fill): value}."""
+    truth, scored = filled.values[:, k].double(), filled.scored[:, k]
+    wanted = truth[scored]
+    span = float(wanted.max() - wanted.min()) if len(wanted) else np.nan
+    error, psnr, ssim = {}, {}, {}
+    for name, fill in filled.fills.items():
+        made = fill[:, k].double()
+        error["error", name] = float((made[scored] - wanted).square().mean().sqrt())
+        psnr["PSNR", name] = _decibels(span, error["error", name])
+        ssim["SSIM", name] = structural_similarity(truth, made, scored, span)
+    return error | psnr | ssim | {("range", ""): span}
+
+
+def _decibels(peak: float, error: float) -> float:
+    """Return the peak signal-to-noise ratio (dB); NaN where nothing varies."""
+    if not peak > 0:
+        return np.nan
+    return 20 * np.log10(peak / error) if error else np.inf
+
+
+def structural_similarity(
+    truth: Tensor, made: Tensor, scored: Tensor, span: float, *, size: int = 7
+) -> float:
+    """Compare the structure of two sets of images in squares of cells.
+
+    Means, variances and the covariance of a square are those of its scored cells, and the square
+    counts by their number. So what was visible, which every fill has right, does not raise the
+    score. Only squares that lie inside the image are taken. With all cells scored this is the
+    mean structural similarity as it is usually computed.
+
+    Parameters
+    ----------
+    truth, made : Tensor (N, H, W)
+        float64.
+    scored : Tensor (N, H, W)
+        bool.
+    span : float
+        Range of the data, which the constants of the formula are shares of.
+    size : int
+        Cells along one side of a square, the image's at most.
+
+    Returns
+    -------
+    float
+        1 where both are equal; NaN if no cell is scored or the truth does not vary.
+
+    Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, equation 13, with K1 = 0.01, K2 = 0.03
+    and uniform weights; there with Gaussian ones.
+    """
+    if not (span > 0 and scored.any()):
+        return np.nan
+    size = min(size, *truth.shape[1:])
+    share = avg_pool2d(scored.double(), size, 1)
+
+    def local(image: Tensor) -> Tensor:
+        return avg_pool2d(image.where(scored, 0.0), size, 1) / share.clamp(min=0.5 / size**2)
+
+    mean_a, mean_b = local(truth), local(made)
+    var_a, var_b = local(truth**2) - mean_a**2, local(made**2) - mean_b**2
+    both = local(truth * made) - mean_a * mean_b
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    index = (2 * mean_a * mean_b + c1) * (2 * both + c2)
+    index = index / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return float((index * share).sum() / share.sum())
+
+
+def verdicts(errors: pd.DataFrame) -> pd.DataFrame:
+    """Hold the network against the best plain fill of each layer.
+
+    Which plain fill is best is told by the same cells, in the plain fills' favour.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        Of `errors`.
+
+    Returns
+    -------
+    DataFrame
+        Index layer, from the network's greatest gain to its greatest loss; columns `MAE` and
+        `plain` (error), `best plain fill`, `ratio` (MAE / plain) and `worse`
+        (bool, where the ratio is above 1). Layers without a scored cell are left out.
+    """
+    error = errors["error"].dropna()
+    plain = error.drop(columns="MAE")
+    table = pd.DataFrame(
+        {"MAE": error["MAE"], "plain": plain.min(axis=1), "best plain fill": plain.idxmin(axis=1)}
+    )
+    table["ratio"] = table["MAE"] / table["plain"]
+    return table.assign(worse=table["ratio"] > 1).sort_values("ratio")
+
+
+def losses(filled: Filled) -> dict[str, float]:
+    """Return each fill's mean squared error over all scored cells of all layers: the loss."""
+    parts = {name: (made - filled.values)[filled.scored] for name, made in filled.fills.items()}
+    return {name: float(off.square().mean()) for name, off in parts.items()}
 
 
 def _window_mean(values: Tensor, seen: Tensor) -> Tensor:
@@ -106,64 +232,3 @@ def _bilinear(values: Tensor, seen: Tensor, patch: int) -> Tensor:
         result = torch.where(takes, wide / near.clamp(min=1e-9), result)
         done |= takes
     return interpolate(result, scale_factor=patch, mode="bilinear", align_corners=False)
-
-
-def _ssim(filled: Filled, span: Tensor, *, size: int = 7) -> Tensor:
-    """Structural similarity of the filled windows, averaged over scored cells: (layers,).
-
-    The visible and the missing cells are pasted in, so that structure runs across the mask's edge;
-    they are not scored themselves.
-
-    Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, equation 13, uniform 7 x 7 window.
-    """
-    truth = filled.values
-    made = torch.where(filled.scored, filled.fills["MAE"], truth)
-
-    def local(image: Tensor) -> Tensor:
-        return avg_pool2d(image, size, 1, size // 2, count_include_pad=False)
-
-    c1, c2 = ((factor * span.clamp(min=1e-6)) ** 2 for factor in (0.01, 0.03))
-    c1, c2 = c1[:, None, None], c2[:, None, None]
-    mean_a, mean_b = local(truth), local(made)
-    var_a, var_b = local(truth**2) - mean_a**2, local(made**2) - mean_b**2
-    shared = local(truth * made) - mean_a * mean_b
-    index = (2 * mean_a * mean_b + c1) * (2 * shared + c2)
-    index = index / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    counts = filled.scored.sum(dim=(0, 2, 3))
-    return (index * filled.scored).sum(dim=(0, 2, 3)) / torch.where(counts > 0, counts, torch.nan)
-
-
-def panels(filled: Filled, layers: list[str], kinds, *, rows: int) -> dict[str, dict]:
-    """Choose windows worth looking at: of each layer, the one whose masked cells vary most.
-
-    Parameters
-    ----------
-    filled : Filled
-    layers : list of str
-    kinds : sequence of str
-        "continuous" or "binary", a layer each; binary ones are shown only if all are.
-    rows : int
-        How many layers, spread evenly over the list.
-
-    Returns
-    -------
-    dict
-        Layer to {"input", "masked", "reconstructed", "error"} of arrays (H, W).
-    """
-    order = [k for k, kind in enumerate(kinds) if kind == "continuous"] or [0]
-    chosen = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
-    shown = {}
-    for k in (order[position] for position in chosen):
-        complete = filled.scored[:, k].sum(dim=(1, 2)) == filled.hidden[:, 0].sum(dim=(1, 2))
-        masked = filled.values[:, k].where(filled.hidden[:, 0], torch.nan).flatten(1)
-        n = int((np.nanstd(masked.numpy(), axis=1) * complete.numpy()).argmax())
-        truth = filled.values[n, k].numpy()
-        hidden = filled.hidden[n, 0].numpy()
-        made = np.where(hidden, filled.fills["MAE"][n, k].numpy(), truth)
-        shown[layers[k].replace("_", " ")] = {
-            "input": truth,
-            "masked": np.where(hidden, np.nan, truth),
-            "reconstructed": made,
-            "error": made - truth,
-        }
-    return shown

@@ -69,9 +69,11 @@ LEVELS = [
         "comparison",
         "explain",
         "reconstruction",
+        "scenes",
+        "features",
         "evaluation",
     },
-    {"plots", "data_plots", "kernel", "record", "pipeline"},
+    {"plots", "data_plots", "model_plots", "feature_plots", "kernel", "record", "pipeline"},
     {"__main__"},
 ]
 MODULES = sorted(path.stem for path in (ROOT / "mpm").glob("*.py") if path.stem != "__init__")

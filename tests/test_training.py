@@ -244,8 +244,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(micro):
     "Windows with many gaps weigh less: the gradient and the loss are those of the whole batch"
     toy, config = windows(gappy), TINY
     index = torch.tensor([0, 7, 19, 50, 110, 118, 119, 300, 301, 470])
-    visible = mae.random_masking(10, config.tokens, 0.75, torch.Generator().manual_seed(1))
-    counts = (toy.gather(index)[1] & mae.masked_cells(visible, config)).flatten(1).sum(1)
+    mask = mae.draw_mask(10, config, torch.Generator().manual_seed(1))
+    counts = (toy.gather(index)[1] & mae.masked_cells(mask, config)).flatten(1).sum(1)
     assert counts.max() > 3 * counts.min()
     found = []
     for size in (0, micro):
@@ -293,13 +293,6 @@ def test_the_published_batch_is_trained_in_parts():
     "1024 windows at a time would need more memory than most machines have"
     paper = training.PRETRAIN_PRESETS["paper"]
     assert paper.batch == 1024 and 0 < paper.micro <= 128
-
-
-def test_masks_may_be_several_tensors():
-    "Each is cut alike, however they are nested"
-    first, second = torch.arange(6).view(3, 2), torch.tensor([7, 8, 9])
-    one, (other,) = training._some((first, (second,)), torch.tensor([2, 0]), CPU)
-    assert one.tolist() == [[4, 5], [0, 1]] and other.tolist() == [9, 7]
 
 
 # Several processes, and other precisions

@@ -1,0 +1,261 @@
+"""Figures of the method chapters: splits, pretraining, what was learned, fine-tuning."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from mpm import plots
+from mpm.scenes import Scene
+
+FILLED = {"MAE": "network", "bilinear": "interpolated"}
+
+
+def split_maps(
+    cubes: Mapping[str, xr.Dataset], split, *, positives: Sequence[np.ndarray], title: str
+) -> Figure:
+    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region."""
+    names = ["dead zone", "train", "validation", "test"]
+    colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
+    scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)
+    fig, axes = plots.panels(len(cubes))
+    for k, (ax, (region, cube)) in enumerate(zip(axes, cubes.items(), strict=True)):
+        code = np.where(cube["valid"], 0.0, np.nan)
+        for number, part in enumerate([split.train, split.validation, split.test], start=1):
+            code[part[k]] = number
+        image = ax.imshow(code, extent=plots.extent_km(cube), cmap=scale, norm=norm)
+        plots.show_cells(positives[k], cube, ax)
+        ax.set_title(region)
+        plots.kilometres(ax)
+        ax.set_facecolor("white")
+        plots.note_crs(cube["valid"], ax)
+    bar = fig.colorbar(image, ax=list(axes), ticks=range(4), shrink=0.6)
+    bar.ax.set_yticklabels(names)
+    fig.suptitle(title)
+    return fig
+
+
+def masked_window(
+    values: np.ndarray, hidden: np.ndarray, names: Sequence[str], *, patch: int, cell_km: float
+) -> Figure:
+    """Draw layers of one window cut into patches: all of them above, those left visible below.
+
+    Parameters
+    ----------
+    values : array (layers, H, W)
+        Standardised evidence, NaN where missing.
+    hidden : array (H, W)
+        bool, the same for all layers.
+    names : sequence of str
+    patch : int
+        Cells along one side of a patch.
+    cell_km : float
+    """
+    size = (2.05 * len(names) + 0.6, 4.5)
+    fig, axes = plt.subplots(2, len(names), figsize=size, layout="constrained", squeeze=False)
+    side = values.shape[1] * cell_km / 2
+    cuts = np.arange(-side, side + cell_km / 2, patch * cell_km)
+    for k, name in enumerate(names):
+        limits = _range(values[k])
+        for ax, plane in zip(axes[:, k], [values[k], _without(values[k], hidden)], strict=True):
+            _show_window(ax, plane, side, limits)
+            ax.hlines(cuts, -side, side, color="white", linewidth=0.5)
+            ax.vlines(cuts, -side, side, color="white", linewidth=0.5)
+        axes[0, k].set_title("\n".join(textwrap.wrap(plots.readable(name), 20)), fontsize=9)
+    axes[0, 0].set_ylabel("what is there\nkm from centre", fontsize=8)
+    axes[1, 0].set_ylabel("what the network sees\nkm from centre", fontsize=8)
+    return fig
+
+
+def loss_curves(
+    histories: Mapping[str, pd.DataFrame], *, plain: Mapping[str, float] | None = None
+) -> Figure:
+    """Draw training and held-out loss of each pretraining run.
+
+    Parameters
+    ----------
+    histories : mapping
+        Name of the run, split first, to a table with step, loss, held_out.
+    plain : mapping, optional
+        Plain fill to its loss on held-out windows, to compare with.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for name, history in histories.items():
+        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
+        axes[0].plot(history["step"], history["loss"], style, label=name)
+        axes[1].plot(history["step"], history["held_out"], style, label=name)
+    for name, loss in (plain or {}).items():
+        axes[1].axhline(loss, color="0.5", linewidth=0.8)
+        axes[1].annotate(
+            name,
+            (0.99, loss),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color="0.35",
+            fontsize=8,
+        )
+    for ax, title in zip(axes, ["training windows", "held-out windows"], strict=True):
+        ax.set(xlabel="step", title=title, yscale="log")
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        for axis_part in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            axis_part(StrMethodFormatter("{x:g}"))
+        ax.tick_params(axis="y", which="minor", labelsize=7)
+    axes[0].set_ylabel("masked loss (standard deviations²)")
+    fig.legend(
+        *axes[0].get_legend_handles_labels(), title="split, fold", fontsize=7, loc="outside right"
+    )
+    sns.despine(fig)
+    return fig
+
+
+def reconstructions(
+    scenes: Mapping[str, Scene], around: Mapping[str, xr.DataArray], *, cell_km: float
+) -> Figure:
+    """Draw windows in their surroundings, masked, and filled in two ways: a row each.
+
+    Parameters
+    ----------
+    scenes : mapping
+        Row title to one layer of a window.
+    around : mapping
+        The same titles to the layer (y, x) about the window's centre, standardised.
+    cell_km : float
+        Cell size, for the axes (km).
+    """
+    size = (11, 2.35 * len(scenes) + 0.3)
+    fig, axes = plt.subplots(len(scenes), 5, figsize=size, layout="constrained", squeeze=False)
+    for row, (title, scene) in zip(axes, scenes.items(), strict=True):
+        side = scene.truth.shape[0] * cell_km / 2
+        limits = _range(scene.truth)
+        _show_around(row[0], around[title], scene, limits)
+        filled = [f"{name}, error {scene.errors[which]:.2f}" for which, name in FILLED.items()]
+        planes = [scene.truth, scene.masked, *(scene.fills[which] for which in FILLED)]
+        for ax, plane, heading in zip(
+            row[1:], planes, ["the window", "masked", *filled], strict=True
+        ):
+            _show_window(ax, plane, side, limits)
+            ax.set_title(heading, fontsize=9)
+        row[0].set_ylabel("\n".join(textwrap.wrap(title, 24)), fontsize=9)
+        bar = fig.colorbar(row[1].images[0], ax=row[-1], pad=0.02)
+        bar.set_label("standard deviations", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    for ax in axes[-1, 1:]:
+        ax.set_xlabel("km from centre", fontsize=8)
+    return fig
+
+
+def _show_around(ax: Axes, plane: xr.DataArray, scene: Scene, limits: tuple[float, float]) -> None:
+    """Draw where a window lies."""
+    name = plots.readable(plane["layer"].item())
+    plots.show_map(plane, ax, label="", title=name, limits=limits, bar=False, axes=False)
+    ax.set_title("\n".join(textwrap.wrap(name, 24)), fontsize=9)
+    side = scene.truth.shape[0] * abs(plane.rio.resolution()[0]) / 1e3
+    west, south = (middle / 1e3 - side / 2 for middle in (plane.attrs["x"], plane.attrs["y"]))
+    ax.add_patch(Rectangle((west, south), side, side, fill=False, color="red", linewidth=1.5))
+    plots.scale_bar(ax, plane)
+
+
+def _show_window(ax: Axes, plane: np.ndarray, side: float, limits: tuple[float, float]) -> None:
+    """Draw a window that reaches `side` kilometres from its centre."""
+    extent = (-side, side, -side, side)
+    ax.imshow(plane, cmap="viridis", vmin=limits[0], vmax=limits[1], extent=extent)
+    ax.set_facecolor(plots.NODATA)
+    ax.tick_params(labelsize=7)
+    ax.locator_params(nbins=4)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return the colour range of a window: that of its values, 0 to 1 where it has none."""
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def _without(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    return np.where(hidden, np.nan, values)
+
+
+def layer_errors(errors: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
+    """Draw each layer's error by the network and by the plain fills, and say which is lower.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        Index layer, a column a fill: root mean squared error on masked cells.
+    verdicts : DataFrame
+        Of `reconstruction.verdicts`; decides the order and the colours.
+    """
+    ordered = errors.loc[verdicts.index]
+    height = np.arange(len(ordered))
+    fig, ax = plt.subplots(figsize=(7.5, 0.24 * len(ordered) + 1.4), layout="constrained")
+    markers = {"layer mean": "|", "window mean": "x", "bilinear": "s"}
+    for name, marker in markers.items():
+        empty = {"markerfacecolor": "none"} if marker == "s" else {}
+        ax.plot(ordered[name], height, marker, color="0.45", label=name, markersize=5, **empty)
+    for worse, color, label in [(False, "C0", "network, better"), (True, "C3", "network, worse")]:
+        rows = verdicts["worse"].to_numpy() == worse
+        ax.hlines(height[rows], verdicts["MAE"][rows], verdicts["plain"][rows], color=color)
+        ax.plot(ordered["MAE"][rows], height[rows], "o", color=color, label=label, markersize=6)
+    for y, ratio in zip(height, verdicts["ratio"], strict=True):
+        text = f"{round(100 * (ratio - 1)):+d} %"
+        ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
+    ax.annotate("network vs.\nbest plain fill", (1.01, 1.0), xycoords="axes fraction", fontsize=7)
+    ax.set_yticks(height, [plots.readable(name) for name in ordered.index], fontsize=8)
+    ax.set(xlabel="error on masked cells (standard deviations; classes: 1)", xlim=(0, None))
+    ax.set_ylim(len(ordered) - 0.5, -0.5)
+    ax.grid(axis="y", color="0.92")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=5, fontsize=8, columnspacing=1)
+    sns.despine(fig)
+    return fig
+
+
+def negative_maps(
+    distance: Mapping[str, xr.Dataset],
+    positive: Sequence[np.ndarray],
+    negative: Sequence[np.ndarray],
+) -> Figure:
+    """Draw training cells by their distance to the deposits, and what was drawn as negatives.
+
+    Parameters
+    ----------
+    distance : mapping
+        Region to a dataset with `distance (y, x)`, standard deviations, NaN outside training cells.
+    positive, negative : sequence of array (y, x)
+        Training positives and negatives, a region each.
+    """
+    fig, axes = plots.panels(len(distance))
+    high = max(float(np.nanpercentile(result["distance"], 98)) for result in distance.values())
+    low = min(float(np.nanpercentile(result["distance"], 2)) for result in distance.values())
+    for k, (ax, (region, result)) in enumerate(zip(axes, distance.items(), strict=True)):
+        label = "mean distance to the deposits (standard deviations)"
+        plots.show_map(result["distance"], ax, label=label, title=region, limits=(low, high))
+        plots.show_cells(negative[k], result, ax, color="black")
+        plots.show_cells(positive[k], result, ax, color="red")
+    return fig
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw loss and validation average precision of each fine-tuning run."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name, history in histories.items():
+        style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
+        axes[0].plot(history["step"], history["loss"], style, label=name)
+        (line,) = axes[1].plot(history["step"], history["average_precision"], style, label=name)
+        best = history.loc[history["average_precision"].idxmax()]
+        axes[1].plot(
+            best["step"], best["average_precision"], "o", color=line.get_color(), markersize=4
+        )
+    axes[0].set(xlabel="step", ylabel="loss (smoothed labels)", title="training cells")
+    axes[1].set(xlabel="step", ylabel="average precision", title="validation cells (dot: kept)")
+    axes[0].legend(title="split, fold", fontsize=7)
+    sns.despine(fig)
+    return fig
