@@ -1,5 +1,6 @@
 """What a backbone learned: components and clusters of its features, and what they explain."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +20,8 @@ from mpm.windows import Windows
 PENALTIES = np.logspace(-2, 5, 8)  # of the ridge, of which leaving one training cell out picks
 
 
-def lattice(windows: Windows, count: int) -> tuple[np.ndarray, int]:
-    """Choose centres on every n-th row and column, such that about `count` of them remain.
+def lattice(windows: Windows, most: int) -> tuple[np.ndarray, int]:
+    """Choose centres on every n-th row and column, the least n that leaves about `most` of them.
 
     Returns
     -------
@@ -29,7 +30,7 @@ def lattice(windows: Windows, count: int) -> tuple[np.ndarray, int]:
     step : int
         n, in cells.
     """
-    step = max(1, round((len(windows) / count) ** 0.5))
+    step = max(1, math.ceil((len(windows) / most) ** 0.5))
     on = (windows.row % step == step // 2) & (windows.col % step == step // 2)
     return np.flatnonzero(on), step
 

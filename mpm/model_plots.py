@@ -1,4 +1,4 @@
-"""Figures of the method chapters: splits, pretraining, what was learned, fine-tuning."""
+"""Figures of notebooks 02 and 03: splits, masking, losses, reconstructions, fine-tuning."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

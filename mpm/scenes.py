@@ -53,8 +53,8 @@ def scene(
     look : {"line", "edge", "high", "body"}
         "line": the deepest straight valley in visible and in hidden cells, as a fault is in the
         distance to it. "edge": the sharpest straight edge that runs through both. "high": the
-        strongest high that reaches from a visible cell into a hidden one. "body": what
-        interpolation misses most, so that nothing visible announces it.
+        strongest high that reaches from a visible cell into a hidden one. "body": hidden cells
+        that rise or fall farthest beyond all visible ones.
     among : sequence of int, optional
         Layers to look in; all by default.
 
@@ -64,9 +64,9 @@ def scene(
         Of a window without missing cells in that layer, if there is any.
     """
     among = np.arange(filled.values.shape[1]) if among is None else np.asarray(among)
-    truth, plain = filled.values[:, among], filled.fills["bilinear"][:, among]
+    truth = filled.values[:, among]
     mark = {"line": _lines, "edge": _edges, "high": _highs, "body": _bodies}[look]
-    marks = mark(truth, plain, filled.hidden)
+    marks = mark(truth, filled.hidden)
     whole = filled.observed[:, among].all(dim=3).all(dim=2)
     marks = marks.where(whole | ~whole.any(), -torch.inf)
     n, position = divmod(int(marks.argmax()), len(among))
@@ -93,7 +93,7 @@ def _scene(filled: Filled, n: int, k: int) -> Scene:
     )
 
 
-def _lines(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
+def _lines(truth: Tensor, hidden: Tensor) -> Tensor:
     """Mark windows by the depth of valleys, if these run in one direction: (N, C)."""
     depths = []
     for axis in (2, 3):
@@ -107,7 +107,7 @@ def _lines(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
     return _in_both(torch.maximum(*depths), hidden) * aligned
 
 
-def _edges(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
+def _edges(truth: Tensor, hidden: Tensor) -> Tensor:
     """Mark windows by how steep they are across their main direction, and flat along it: (N, C)."""
     straight, oblique = _slopes(truth)
     # twice the angle of the steepest direction, that of the whole window
@@ -121,7 +121,7 @@ def _slopes(truth: Tensor) -> tuple[Tensor, Tensor]:
     return across**2 - down**2, 2 * across * down
 
 
-def _highs(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
+def _highs(truth: Tensor, hidden: Tensor) -> Tensor:
     """Mark windows by the height that a visible cell and a hidden neighbour reach: (N, C)."""
     height = _smooth(truth) - truth.flatten(2).median(dim=2).values[:, :, None, None]
     marks = []
@@ -133,9 +133,12 @@ def _highs(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
     return torch.maximum(*marks)
 
 
-def _bodies(truth: Tensor, plain: Tensor, hidden: Tensor) -> Tensor:
-    """Mark windows by the largest body that interpolation leaves out: (N, C)."""
-    return _smooth((truth - plain) * hidden).abs().amax(dim=(2, 3))
+def _bodies(truth: Tensor, hidden: Tensor) -> Tensor:
+    """Mark windows by how far hidden cells rise or fall beyond all visible ones: (N, C)."""
+    ends = [(sign * truth).masked_fill(hidden, -torch.inf).amax(dim=(2, 3)) for sign in (1, -1)]
+    level = _smooth(truth)  # no single cells
+    tops = [(sign * level).masked_fill(~hidden, -torch.inf).amax(dim=(2, 3)) for sign in (1, -1)]
+    return torch.maximum(*(top - end for top, end in zip(tops, ends, strict=True)))
 
 
 def _in_both(marks: Tensor, hidden: Tensor) -> Tensor:

@@ -14,14 +14,14 @@ Y, X = np.mgrid[:SIDE, :SIDE] - 4.0
 CHEQUERED = np.kron(np.indices((3, 3)).sum(axis=0) % 2, np.ones((3, 3))).astype(bool)
 
 
-def filled(*planes, hidden=CHEQUERED, gaps=(), plain=0.0):
-    "Windows of one layer, filled by the network with the truth plus 2, else with a plain value"
+def filled(*planes, hidden=CHEQUERED, gaps=()):
+    "Windows of one layer, filled by the network with the truth plus 2, else with 0"
     values = torch.as_tensor(np.array(planes), dtype=torch.float32)[:, None]
     observed = torch.ones(values.shape, dtype=torch.bool)
     for n in gaps:
         observed[n, 0, 0, 0] = False
     masks = torch.as_tensor(np.array(hidden)).expand(len(planes), 1, SIDE, SIDE)
-    fills = {"MAE": values + 2, "bilinear": torch.full_like(values, plain)}
+    fills = {"MAE": values + 2, "bilinear": torch.zeros_like(values)}
     return Filled(values, observed, masks, fills)
 
 
@@ -59,21 +59,24 @@ def test_the_high_reaches_from_a_visible_cell_into_a_hidden_one():
     assert scenes.scene(filled(*planes, hidden=west), "high").window == 2
 
 
-def test_the_body_is_what_interpolation_misses_most():
-    "A level that interpolation meets is none, and neither is a visible body"
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_body_rises_or_falls_beyond_all_that_is_visible(sign):
+    "Not a visible body, nor a larger hidden one that is visible elsewhere, nor a single cell"
     hidden = np.zeros((SIDE, SIDE), bool)
     hidden[3:6, 3:6] = True
-    body = np.where(hidden, -4.0, 1)
+    body = np.where(hidden, 4.0, 1)
     visible = np.where(np.roll(hidden, 3, axis=1), 9.0, 1)
-    made = filled(np.ones((SIDE, SIDE)), visible, body, hidden=hidden, plain=1.0)
-    assert scenes.scene(made, "body").window == 2
+    cell = np.where((X == 0) & (Y == 0), 9.0, 1)
+    planes = np.array([np.ones((SIDE, SIDE)), visible, 3 * (body + visible), cell, body])
+    assert scenes.scene(filled(*(sign * planes), hidden=hidden), "body").window == 4
 
 
 @pytest.mark.parametrize("look", ["line", "edge", "high", "body"])
-def test_the_network_has_no_say_in_the_choice(look):
+def test_the_fills_have_no_say_in_the_choice(look):
     rng = np.random.default_rng(1)
     made = filled(*rng.normal(size=(6, SIDE, SIDE)))
-    other = Filled(made.values, made.observed, made.hidden, made.fills | {"MAE": -made.values})
+    fills = {name: -fill for name, fill in made.fills.items()}
+    other = Filled(made.values, made.observed, made.hidden, fills)
     assert scenes.scene(made, look).window == scenes.scene(other, look).window
 
 
