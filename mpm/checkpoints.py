@@ -151,6 +151,7 @@ def fingerprint_of(
     places = (windows.region, windows.row, windows.col)
     return {
         "device": fabric.device.type,
+        "precision": fabric.strategy.precision.precision,
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "mpm": __version__,

@@ -1,5 +1,6 @@
 """Devices: where a network is trained, in which precision, and by how many processes."""
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -56,6 +57,9 @@ def fabric_on(device: torch.device | str, *, devices: int = 1, nodes: int = 1) -
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments import LightningEnvironment
 
+    if not torch.cuda.is_available():
+        # Lightning sets it when imported; then every optimizer step looks for a GPU's library
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     place = torch.device(device)
     _check(place, devices, nodes)
     half = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

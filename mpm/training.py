@@ -234,9 +234,10 @@ def _backward(
         error, cells = error + own.detach(), cells + count
     error, cells = fabric.all_reduce((error, cells), reduce_op="sum")
     cells = cells.clamp(min=1)
+    share_of_a_cell = fabric.world_size / cells  # DDP has divided by the world's size
     for weight in model.parameters():
         if weight.grad is not None:
-            weight.grad *= fabric.world_size / cells  # DDP has divided by the world's size
+            weight.grad *= share_of_a_cell
     return error / cells
 
 
