@@ -72,12 +72,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pretrain.set_defaults(command=_pretrain)
-    for command in (check, fetch, run, pretrain):
+    compare = commands.add_parser(
+        "compare", help="compare pretext tasks, inputs and heads on a study, for data/comparisons"
+    )
+    compare.set_defaults(command=_compare)
+    for command in (check, fetch, run, pretrain, compare):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_run_options(run)
     _add_pretrain_options(pretrain)
+    _add_compare_options(compare)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
@@ -117,6 +122,26 @@ def _add_pretrain_options(pretrain: argparse.ArgumentParser) -> None:
         "--devices", type=int, default=1, metavar="N", help="processes on a machine, one a GPU (1)"
     )
     pretrain.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (1)")
+
+
+def _add_compare_options(compare: argparse.ArgumentParser) -> None:
+    words = {"type": _words, "metavar": "A,B"}
+    compare.add_argument("--variants", default=[], help="names of them; all by default", **words)
+    compare.add_argument(
+        "--heads", default=["probe"], help="probe (default), frozen, last, full", **words
+    )
+    compare.add_argument("--splits", default=["blocks"], help="blocks (default), region", **words)
+    compare.add_argument("--folds", type=int, default=3, help="of the block split (3)")
+    compare.add_argument("--seeds", default=["7"], help="each is a run of everything (7)", **words)
+    compare.add_argument("--preset", default="demo", help="demo (default) or paper")
+    compare.add_argument("--steps", type=int, default=400, help="of pretraining (400)")
+    compare.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    compare.add_argument(
+        "--without", metavar="TARGET:REGION", help="left out of training and scores, for the end"
+    )
+    compare.add_argument(
+        "--control", default="random network:probe", help="what others are compared with"
+    )
 
 
 def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
@@ -194,6 +219,37 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     del options["command"]
     pretraining.pretrain_study(study.load(options.pop("study")), **options)
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from mpm import comparison, study
+
+    setup = study.load(arguments.study)
+    counts = {"blocks": arguments.folds, "region": len(setup.regions)}
+    if unknown := [split for split in arguments.splits if split not in counts]:
+        raise ValueError(f"--splits {unknown[0]!r} is none of {', '.join(counts)}")
+    plan = comparison.Plan(
+        comparison.choose(arguments.variants, len(setup.regions)),
+        runs=tuple((split, fold) for split in arguments.splits for fold in range(counts[split])),
+        seeds=tuple(int(seed) for seed in arguments.seeds),
+        heads=tuple(arguments.heads),
+        preset=arguments.preset,
+        steps=arguments.steps,
+        without=arguments.without and tuple(arguments.without.split(":")),
+    )
+    made = comparison.compare_study(
+        setup,
+        plan,
+        folds=arguments.folds,
+        control=tuple(arguments.control.split(":")),
+        device=arguments.device,
+    )
+    print(f"{setup.name}: {len(made)} rows in data/comparisons/{setup.name}.csv")
+    return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def _datacube(arguments: argparse.Namespace) -> int:

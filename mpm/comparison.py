@@ -10,23 +10,49 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from mpm import artefacts, fine_tuning, mae, masking, metrics, training
+from mpm import artefacts, comparison_table, datacube, mae, masking, metrics, probes, training
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold
 from mpm.scaling import apply_scaling, fit_scaling
-from mpm.splits import SplitSettings, make_split
+from mpm.splits import SplitSettings, auto_block_km, dead_cells, make_split
 from mpm.study import Study
-from mpm.windows import Windows, make_windows
+from mpm.windows import make_windows
 
 SCORED = ("auc", "average_precision")
 DRAWS = 300  # of the bootstrap over deposits
 KEYS = ["study", "target", "split", "fold", "seed", "variant", "head"]
 MOST = {"train": 4000, "validation": 3000, "test": 10_000}  # unlabeled cells that take part
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run of a comparison.
+
+    Attributes
+    ----------
+    variants : tuple of Variant
+    runs : tuple of (str, int)
+        Splits and folds.
+    seeds : tuple of int
+        Each decides weights, batches and masks anew; folds stay.
+    heads : tuple of str
+        "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
+        as `FineTuneSettings.train`.
+    preset : str
+    steps : int
+        Of pretraining; 0: the preset's.
+    without : (target, region), optional
+        What is left out of training and scoring, to be looked at once at the end.
+    """
+
+    variants: tuple["Variant", ...]
+    runs: tuple[tuple[str, int], ...]
+    seeds: tuple[int, ...] = (7,)
+    heads: tuple[str, ...] = ("probe",)
+    preset: str = "demo"
+    steps: int = 0
+    without: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +105,13 @@ VARIANTS = (
     _masked("layers hidden", task="layers"),
     Variant("groups hidden", {"task": "layers"}, units="group"),
     _masked("patches and layers", task="both"),
-    _masked("patches and layers, ratio 0.5", task="both", mask_ratio=0.5),
+    _masked("patches and layers at 0.5", task="both", mask_ratio=0.5),
     _masked("patches of each layer apart", task="apart"),
     Variant("patches of each group apart", {"task": "apart"}, units="group"),
     _masked("mask ratio 0.5", mask_ratio=0.5),
     _masked("mask ratio 0.9", mask_ratio=0.9),
     _masked("mask ratio 0.95", mask_ratio=0.95),
-    _masked("loss on all cells, as released", loss_on="all"),
+    _masked("loss on all cells", loss_on="all"),
     _masked("window of 9 cells", window=9),
     _masked("window of 21 cells", window=21),
     _masked("patches of 5 cells", patch=5),
@@ -93,25 +119,35 @@ VARIANTS = (
     _masked("high-pass targets", wanted="high_pass"),
     _masked("contrasts alone", inputs="contrasts"),
     _masked("values and contrasts", inputs="both"),
-    _masked("both, values and contrasts", inputs="both", task="both"),
+    _masked("patches and layers with contrasts", inputs="both", task="both"),
     Variant("standardised per region", per_region=True),
     Variant("features aligned", aligned=True),
     Variant("regions balanced", balanced=True),
 )
 
 
+def choose(names: Sequence[str], regions: int) -> tuple[Variant, ...]:
+    """Return variants by name, all by default, without those for several regions if there is one.
+
+    Raises
+    ------
+    ValueError
+        If there is none of a name.
+    """
+    known = {variant.name: variant for variant in VARIANTS}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no variant is called {unknown[0]!r}; there are {', '.join(known)}")
+    chosen = [known[name] for name in names or known]
+    several = [v for v in chosen if v.per_region or v.balanced or v.aligned]
+    return tuple(v for v in chosen if regions > 1 or v not in several)
+
+
 def compare(
     study: Study,
     cubes: dict[str, xr.Dataset],
-    variants: Sequence[Variant],
-    runs: Sequence[tuple[str, int]],
+    plan: Plan,
     *,
     settings: SplitSettings,
-    seeds: Sequence[int],
-    heads: Sequence[str] = ("probe",),
-    preset: str = "demo",
-    steps: int = 0,
-    without: tuple[str, str] | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[pd.DataFrame]:
     """Pretrain variants, put heads on them, and score held-out cells.
@@ -123,21 +159,9 @@ def compare(
     study : Study
     cubes : dict of Dataset
         By region.
-    variants : sequence of Variant
-    runs : sequence of (str, int)
-        Splits and folds.
+    plan : Plan
     settings : SplitSettings
         The dead zone must fit the widest window among the variants.
-    seeds : sequence of int
-        Each decides weights, batches and masks anew; folds stay.
-    heads : sequence of str
-        "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
-        as `FineTuneSettings.train`.
-    preset : str
-    steps : int
-        Of pretraining; 0: the preset's.
-    without : (target, region), optional
-        What is left out of training and scoring, to be looked at once at the end.
     device : device
 
     Yields
@@ -146,15 +170,13 @@ def compare(
         New rows: `KEYS`, metric, value, draws (list: the bootstrap over deposits, the same deposits
         in every variant, head and seed), prevalence, deposits, made_of.
     """
-    for seed in seeds:
-        for kind, number in runs:
-            for variant in variants:
-                steps_of = {"steps": steps} if steps else {}
-                own = replace(variant, settings=steps_of | variant.settings)
-                rows = _one(study, cubes, own, kind, number, settings, seed, heads, preset,
-                            without, device)  # fmt: skip
+    path = comparison_path(study)
+    for seed in plan.seeds:
+        for run in plan.runs:
+            for variant in plan.variants:
+                rows = _one(study, cubes, variant, run, seed, plan, settings, device)
                 if len(rows):
-                    keep(comparison_path(study), rows)
+                    keep(path, rows)
                     yield rows
 
 
@@ -172,58 +194,58 @@ def keep(path: Path, rows: pd.DataFrame) -> None:
     artefacts.write_table(rows.sort_values([*KEYS, "metric"]).reset_index(drop=True), path)
 
 
-def _one(study, cubes, variant, kind, number, settings, seed, heads, preset, without, device):
-    config = replace(
-        mae.preset(preset, next(iter(cubes.values())).sizes["layer"]),
-        units=masking.units(next(iter(cubes.values())), variant.units),
-        **variant.config,
-    )
-    fold = variant_fold(
-        cubes, variant, kind, number, settings, config.window, targets=list(study.targets)
-    )
-    made_of = json.dumps(
-        asdict(variant) | {"preset": preset, "without": without}
-        | {"data": digest(fold.windows.canvas, fold.train, fold.test)}
-    )  # fmt: skip
-    keys = {"study": study.name, "split": kind, "fold": str(number), "seed": seed}
-    wanted = [(target, head) for target in study.targets for head in heads]
+def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFrame:
+    """Make the rows of one variant, run and seed that are not there yet."""
+    first = next(iter(cubes.values()))
+    config = replace(mae.preset(plan.preset, first.sizes["layer"]), **variant.config)
+    if config.task != "patches":
+        config = replace(config, units=masking.units(first, variant.units))
+    fold = variant_fold(cubes, variant, *run, settings, config.window, targets=list(study.targets))
+    keys = {"study": study.name, "split": run[0], "fold": str(run[1]), "seed": seed}
+    keys |= {"variant": variant.name}
+    # what decides the numbers, besides the keys
+    made_of = asdict(variant) | {"preset": plan.preset, "steps": plan.steps, "cells": MOST}
+    made_of |= {"without": plan.without, "folds": settings.folds, "block_km": settings.block_km}
+    made_of |= {"data": digest(fold.windows.canvas, fold.train, fold.test)}
+    keys |= {"made_of": json.dumps(made_of)}
+    parts = {target: _parts(fold, cubes, target, plan.without) for target in study.targets}
+    there = _known(comparison_path(study), keys)
     wanted = [
         (target, head)
-        for target, head in wanted
-        if (head == "probe" or variant.sees == "network")
-        and not _known(comparison_path(study), keys | {"variant": variant.name, "target": target,
-                                                       "head": head}, made_of)
-    ]  # fmt: skip
-    parts = {target: _parts(fold, cubes, target, without) for target, _ in wanted}
-    wanted = [(target, head) for target, head in wanted if parts[target] is not None]
+        for target in study.targets
+        for head in plan.heads
+        if parts[target] is not None
+        and (head == "probe" or variant.sees == "network")
+        and (target, head) not in there
+    ]
     if not wanted:
         return pd.DataFrame()
-    encoder = backbone(fold, variant, config, preset, seed=seed, device=device).encoder
+    encoder = backbone(fold, variant, config, plan, seed=seed, device=device).encoder
     rows = []
     for target, head in wanted:
         positive, deposit = labels(cubes, fold.windows, target)
-        guess = score_cells(fold, encoder, variant, head, parts[target], positive, preset, seed)
+        ways = {"sees": variant.sees, "aligned": variant.aligned, "preset": plan.preset}
+        guess = probes.score_cells(
+            fold, encoder, head, **ways, seed=seed, parts=parts[target], positive=positive
+        )
         test = parts[target][2]
         made = metrics.Prediction(positive[test], guess, deposit[test], np.nan)
-        drawn = metrics.draw_fold(f"{kind} {number}", made, (), DRAWS, 0)
+        drawn = metrics.draw_fold(" ".join(map(str, run)), made, (), DRAWS, 0)
+        shared = keys | {"target": target, "head": head, "prevalence": positive[test].mean()}
+        shared |= {"deposits": int(drawn["deposits"][0])}
         for metric in SCORED:
-            rows.append(
-                keys | {"variant": variant.name, "target": target, "head": head, "metric": metric}
-                | {"value": drawn[metric][0], "draws": drawn[metric][1:].astype("float32")}
-                | {"prevalence": positive[test].mean(), "deposits": int(drawn["deposits"][0])}
-                | {"made_of": made_of}
-            )  # fmt: skip
+            value, *draws = drawn[metric].astype("float32").tolist()
+            rows.append(shared | {"metric": metric, "value": value, "draws": draws})
     return pd.DataFrame(rows)
 
 
-def _known(path: Path, keys: dict, made_of: str) -> bool:
+def _known(path: Path, keys: dict) -> set[tuple[str, str]]:
+    """Return targets and heads that are there already."""
     if not path.exists():
-        return False
+        return set()
     table = pd.read_parquet(path, columns=[*KEYS, "made_of"])
-    here = table["made_of"] == made_of
-    for name, value in keys.items():
-        here &= table[name] == value
-    return bool(here.any())
+    here = np.logical_and.reduce([table[name] == value for name, value in keys.items()])
+    return set(table.loc[here, ["target", "head"]].itertuples(index=False, name=None))
 
 
 def variant_fold(
@@ -252,7 +274,7 @@ def backbone(
     fold: Fold,
     variant: Variant,
     config: mae.MAEConfig,
-    preset: str,
+    plan: Plan,
     *,
     seed: int,
     device: torch.device | str,
@@ -260,16 +282,24 @@ def backbone(
     """Pretrain a variant's backbone on a fold's training windows, or leave its weights random."""
     if not variant.pretrained:
         return mae.build(config, seed).eval()
-    settings = replace(training.PRETRAIN_PRESETS[preset], reports=1, **variant.settings)
+    settings = replace(training.PRETRAIN_PRESETS[plan.preset], reports=1)
+    steps = {"steps": plan.steps or settings.steps}
+    settings = replace(settings, **(steps | variant.settings))
     train = fold.train
     if variant.balanced:
         region = fold.windows.region[train]
         counts = np.bincount(region)
         train = np.repeat(train, np.round(counts.max() / counts[region]).astype(int))
     model, _ = training.pretrain(
-        config, fold.windows, train, train[:0], settings, seed=seed, device=torch.device(device),
+        config,
+        fold.windows,
+        train,
+        train[:0],
+        settings,
+        seed=seed,
+        device=device,
         label=variant.name,
-    )  # fmt: skip
+    )
     return model
 
 
@@ -290,142 +320,46 @@ def _parts(fold: Fold, cubes: dict, target: str, without) -> list[np.ndarray] | 
     return parts
 
 
-def score_cells(
-    fold: Fold,
-    encoder: mae.Encoder,
-    variant: Variant,
-    head: str,
-    parts: Sequence[np.ndarray],
-    positive: np.ndarray,
-    preset: str,
-    seed: int,
-) -> np.ndarray:
-    """Put a head on an encoder, train it on the first part, choose by the second, score the third.
-
-    Returns
-    -------
-    array (n,)
-        Higher where a deposit is likelier, for the centres of the third part.
-    """
-    if head == "probe":
-        seen = [features(encoder, variant, fold.windows, index) for index in parts]
-        if variant.aligned:
-            seen = _align(seen, [fold.windows.region[index] for index in parts])
-        return _probe(seen, [positive[index] for index in parts])
-    settings = replace(fine_tuning.FINE_TUNE_PRESETS[preset], train=head)
-    settings = replace(settings, augment=settings.augment and head != "frozen")
-    known = fold.train[positive[fold.train]]
-    known = np.intersect1d(known, parts[0])
-    trained = replace(fold, train=np.union1d(known, fold.train[~positive[fold.train]]))
-    negatives = fine_tuning.choose_negatives(
-        trained, positive, settings, seed=seed, encoder=encoder
-    )
-    model, _ = fine_tuning.fine_tune(
-        encoder, fold.windows, known, negatives, parts[1], positive, settings, seed=seed,
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    with torch.no_grad():
-        logits = [model(*part) for part in fold.windows.batches(parts[2], 256)]
-    return torch.cat(logits).numpy()
-
-
-@torch.no_grad()
-def features(
-    encoder: mae.Encoder, variant: Variant, windows: Windows, index: np.ndarray
-) -> np.ndarray:
-    """Return what the probe sees of windows: (n, features) float32."""
-    if variant.sees == "cell":
-        return np.nan_to_num(windows.centres(index))
-    if variant.sees == "statistics":
-        return np.concatenate([_statistics(*part) for part in windows.batches(index, 1024)])
-    model = fine_tuning.Classifier(encoder).eval()
-    return torch.cat([model.features(*part) for part in windows.batches(index, 256)]).numpy()
-
-
-def _statistics(values: torch.Tensor, observed: torch.Tensor) -> np.ndarray:
-    count = observed.sum(dim=(2, 3)).clamp(min=1)
-    mean = values.sum(dim=(2, 3)) / count
-    away = (values - mean[..., None, None]).where(observed, 0.0)
-    spread = (away.square().sum(dim=(2, 3)) / count).sqrt()
-    half = values.shape[2] // 2
-    return torch.cat([values[:, :, half, half], mean, spread], dim=1).numpy()
-
-
-def _align(seen: list[np.ndarray], regions: list[np.ndarray]) -> list[np.ndarray]:
-    """Standardise features by all cells of their region that take part; no label is read."""
-    made = [np.empty_like(part) for part in seen]
-    for number in np.unique(np.concatenate(regions)):
-        here = [region == number for region in regions]
-        all_of_it = np.concatenate([part[own] for part, own in zip(seen, here, strict=True)])
-        mean, spread = all_of_it.mean(axis=0), all_of_it.std(axis=0) + 1e-6
-        for out, part, own in zip(made, seen, here, strict=True):
-            out[own] = (part[own] - mean) / spread
-    return made
-
-
-def _probe(seen: list[np.ndarray], known: list[np.ndarray]) -> np.ndarray:
-    """Logistic regression, its penalty chosen by the average precision on validation cells."""
-    best, kept = -1.0, None
-    for strength in (1e-4, 1e-3, 1e-2, 1e-1):
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(C=strength, class_weight="balanced", max_iter=300),
-        ).fit(seen[0], known[0])
-        score = average_precision_score(known[1], model.decision_function(seen[1]))
-        if score > best:
-            best, kept = score, model
-    return kept.decision_function(seen[2])
-
-
-def summary(table: pd.DataFrame, control: tuple[str, str], *, seed: int = 0) -> pd.DataFrame:
-    """Average over folds and seeds, with 95 % intervals over deposits and seeds.
+def compare_study(
+    study: Study, plan: Plan, *, folds: int = 3, control: tuple[str, str], device: str = "cpu"
+) -> pd.DataFrame:
+    """Run a comparison, line by line, and write its summary to `data/comparisons/`.
 
     Parameters
     ----------
-    table : DataFrame
-        Of `compare`.
+    study : Study
+        Notebook 01 has run.
+    plan : Plan
+    folds : int
+        Of the block split.
     control : (variant, head)
-        What all others are compared with, on the same deposits.
-    seed : int
-        Of the draws of seeds.
+        What all others are compared with.
+    device : str
 
     Returns
     -------
     DataFrame
-        study, target, split, metric, variant, head, folds, seeds, deposits, prevalence, value, low,
-        high, difference, difference_low, difference_high.
+        Of `comparison_table.summary`, of all that was ever run of this study.
     """
-    rows = []
-    for keys, part in table.groupby(["study", "target", "split", "metric"], sort=False):
-        drawn = {
-            way: _draws(own, np.random.default_rng(seed))
-            for way, own in part.groupby(["variant", "head"], sort=False)
-        }
-        for (variant, head), values in drawn.items():
-            own = part[(part["variant"] == variant) & (part["head"] == head)]
-            one = own.drop_duplicates("fold")
-            row = [*keys, variant, head, len(one), own["seed"].nunique(), one["deposits"].sum(),
-                   own["prevalence"].mean(), *_interval(values)]  # fmt: skip
-            other = drawn.get(control)
-            row += _interval(values - other) if other is not None else [np.nan] * 3
-            rows.append(row)
-    names = ["study", "target", "split", "metric", "variant", "head", "folds", "seeds", "deposits"]
-    names += ["prevalence", "value", "low", "high"]
-    names += ["difference", "difference_low", "difference_high"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _draws(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Mean over folds of the value and its draws, each draw with other seeds: (1 + draws,)."""
-    values = []
-    for _, fold in rows.groupby("fold", sort=True):
-        plain, drawn = fold["value"].to_numpy(), np.stack(fold["draws"].to_list())
-        chosen = rng.integers(len(fold), size=(len(fold), drawn.shape[1]))
-        several = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
-        values.append(np.concatenate([[plain.mean()], several]))
-    return np.mean(values, axis=0)
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
-    return [float(values[0]), float(low), float(high)]
+    cubes = datacube.read_cubes(study)
+    regions = list(cubes.values())
+    radius = max(study.target(name).radius for name in study.targets)
+    settings = SplitSettings(
+        folds=folds,
+        block_km=auto_block_km(regions, 5),
+        dead_cells=dead_cells(regions, 21, radius),  # one division for all, the widest window's
+    )
+    place = training.device_of(device)
+    for rows in compare(study, cubes, plan, settings=settings, device=place):
+        for _, pair in rows.groupby(["target", "head"], sort=False):
+            first = pair.iloc[0]
+            found = ", ".join(f"{r.metric} {r.value:.3f}" for r in pair.itertuples())
+            where = f"{first['split']} {first['fold']}, seed {first['seed']}, {first['target']}"
+            print(f"{where}: {first['variant']}, {first['head']}: {found}", flush=True)
+    table = pd.read_parquet(comparison_path(study))
+    summary = comparison_table.summary(table, control)
+    checksums = {name: cube["checksum"].values.tolist() for name, cube in cubes.items()}
+    facts = {"control": control, "cells": MOST, "draws": DRAWS, "preset": plan.preset}
+    facts |= {"steps": plan.steps, "split": asdict(settings), "checksums": checksums}
+    comparison_table.write(summary, artefacts.home() / "data" / "comparisons", facts)
+    return summary

@@ -98,8 +98,9 @@ def open_fold(
     study: Study, cubes: dict[str, xr.Dataset], split: str, number: int, settings: SplitSettings
 ) -> tuple[Fold, mae.MaskedAutoencoder]:
     """Return a fold, scaled as its backbone was, and the backbone that knows its training cells."""
-    layers = next(iter(cubes.values()))["layer"].values.tolist()
-    model, scaling, _ = mae.load(mae.backbone_path(study, split, number), layers=layers)
+    first = next(iter(cubes.values()))
+    seen = {"layers": first["layer"].values.tolist(), "units": first["units"].values.tolist()}
+    model, scaling, _ = mae.load(mae.backbone_path(study, split, number), **seen)
     window, targets = model.config.window, list(study.targets)
     fold = make_fold(cubes, split, number, settings, window, targets=targets, scaling=scaling)
     return fold, model

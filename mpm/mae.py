@@ -379,7 +379,10 @@ def save(
 
 
 def load(
-    folder: Path, *, layers: Sequence[str] | None = None
+    folder: Path,
+    *,
+    layers: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
 ) -> tuple[MaskedAutoencoder, Scaling, dict]:
     """Load a backbone saved by `save`.
 
@@ -388,6 +391,8 @@ def load(
     folder : Path
     layers : sequence of str, optional
         The layers of the cube it is meant for.
+    units : sequence of str, optional
+        Their units.
 
     Returns
     -------
@@ -401,12 +406,14 @@ def load(
     FileNotFoundError
         If it is missing; says which notebook to run.
     ValueError
-        If the layers differ (naming them), or the files are damaged or do not fit each other.
+        If layers or units differ (naming them), or the files are damaged or do not fit each other.
     """
     place = artefacts.require(Path(folder) / "model.json", "02_mae_pretraining")
     content = artefacts.read_json(place)
     if layers is not None and list(layers) != content["layers"]:
         _refuse(folder, content["layers"], list(layers))
+    if units is not None:
+        _check_units(folder, content, dict(zip(content["layers"], units, strict=True)))
     model = build(MAEConfig(**content["config"]), seed=0)
     load_weights(model, place.with_name("model.safetensors"))
     return model.eval(), Scaling.load(place.with_name("scaling.json")), content["facts"]
@@ -433,6 +440,18 @@ def _refuse(folder: Path, own: list[str], given: list[str]) -> None:
     extra = [name for name in given if name not in own]
     what = json.dumps({"lacking": lacking, "extra": extra}) if lacking or extra else "another order"
     raise ValueError(f"backbone {folder} was trained on other layers than this cube has: {what}")
+
+
+def _check_units(folder: Path, content: dict, given: dict[str, str]) -> None:
+    own = content["facts"].get("units", given)
+    wrong = [
+        f"{name} in {given[name]!r}, not {own[name]!r}" for name in own if given[name] != own[name]
+    ]
+    if wrong:
+        raise ValueError(
+            f"backbone {folder} was trained on other units than this cube has: {'; '.join(wrong)}; "
+            "convert the layers, or correct `units` in the study file and run notebook 01 again"
+        )
 
 
 def _blocks(width: int, depth: int, heads: int) -> nn.ModuleList:

@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
 import psutil
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from shapely.geometry import Point, box
 
-from mpm import rasters
+from mpm import datacube, mae, rasters
 from mpm.layers import Layer
 
 WEST, NORTH, STEP = 500_000, 5_006_000, 1000  # corner (m, UTM zone 33 N) and cells of toy regions
@@ -105,3 +108,42 @@ def writers(script, *arguments):
 
         yield writer
         forks.stdin.close()
+
+
+def toy_cube(seed: int) -> xr.Dataset:
+    "60 x 60 cells of 1 km, and a deposit in every tenth row and column"
+    rng = np.random.default_rng(seed)
+    number = np.full((60, 60), -1, "int32")
+    number[5::10, 5::10] = np.arange(36).reshape(6, 6)
+    return xr.Dataset(
+        {
+            "evidence": (("layer", "y", "x"), rng.normal(size=(2, 60, 60)).astype("float32")),
+            "valid": (("y", "x"), np.ones((60, 60), bool)),
+            "MVT": (("y", "x"), number >= 0),
+            "MVT_deposit": (("y", "x"), number),
+        },
+        coords={
+            "layer": ["magnetics", "gravity"],
+            "kind": ("layer", ["continuous"] * 2),
+            "units": ("layer", ["nT", "mGal"]),
+            "checksum": ("layer", [f"{seed}a", f"{seed}b"]),
+            "y": -1000.0 * np.arange(60),
+            "x": 1000.0 * np.arange(60),
+        },
+        attrs={"region": f"region {seed}"},
+    )
+
+
+def toy_study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
+    "As far as training looks at a study, with a small network and cubes that were built"
+    monkeypatch.setenv("MPM_THREADS", "1")
+    monkeypatch.setattr(datacube, "read_cubes", lambda _: cubes)
+    size = {name: value for name, value in asdict(tiny()).items() if name != "layers"}
+    monkeypatch.setitem(mae.PRESETS, "demo", size)
+    return SimpleNamespace(
+        name="toy",
+        processed=tmp_path,
+        regions=dict.fromkeys(cubes),
+        targets={"MVT": None},
+        target=lambda _: SimpleNamespace(radius=500.0),
+    )

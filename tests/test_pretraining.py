@@ -1,6 +1,6 @@
 import ast
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import tiny
+from helpers import tiny, toy_cube, toy_study
 
-from mpm import datacube, mae, pretraining, training
+from mpm import mae, pretraining, training
 from mpm.folds import make_fold, read_settings
 from mpm.pretraining import pretrain_fold, pretrain_study, split_settings
 from mpm.splits import SplitSettings
@@ -23,49 +23,15 @@ SETTINGS = PretrainSettings(steps=6, batch=4, reports=2)
 LAYERS = ["magnetics", "gravity"]
 
 
-def make_cube(seed: int) -> xr.Dataset:
-    "60 x 60 cells of 1 km, and a deposit in every tenth row and column"
-    rng = np.random.default_rng(seed)
-    number = np.full((60, 60), -1, "int32")
-    number[5::10, 5::10] = np.arange(36).reshape(6, 6)
-    return xr.Dataset(
-        {
-            "evidence": (("layer", "y", "x"), rng.normal(size=(2, 60, 60)).astype("float32")),
-            "valid": (("y", "x"), np.ones((60, 60), bool)),
-            "MVT": (("y", "x"), number >= 0),
-            "MVT_deposit": (("y", "x"), number),
-        },
-        coords={
-            "layer": LAYERS,
-            "kind": ("layer", ["continuous"] * 2),
-            "units": ("layer", ["nT", "mGal"]),
-            "checksum": ("layer", [f"{seed}a", f"{seed}b"]),
-            "y": -1000.0 * np.arange(60),
-            "x": 1000.0 * np.arange(60),
-        },
-        attrs={"region": f"region {seed}"},
-    )
-
-
 @pytest.fixture
 def cubes() -> dict[str, xr.Dataset]:
-    return {"north": make_cube(1), "south": make_cube(2)}
+    return {"north": toy_cube(1), "south": toy_cube(2)}
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
-    "As far as pretraining looks at it, with a small preset and cubes that were built"
-    monkeypatch.setenv("MPM_THREADS", "1")
-    monkeypatch.setattr(datacube, "read_cubes", lambda _: cubes)
-    size = {name: value for name, value in asdict(tiny()).items() if name != "layers"}
-    monkeypatch.setitem(mae.PRESETS, "demo", size)
     monkeypatch.setitem(training.PRETRAIN_PRESETS, "demo", SETTINGS)
-    return SimpleNamespace(
-        name="toy",
-        processed=tmp_path,
-        targets={"MVT": None},
-        target=lambda _: SimpleNamespace(radius=500.0),
-    )
+    return toy_study(tmp_path, monkeypatch, cubes)
 
 
 def same_weights(one, other) -> bool:

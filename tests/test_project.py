@@ -67,6 +67,8 @@ LEVELS = [
         "curves",
         "mapping",
         "comparison",
+        "comparison_table",
+        "probes",
         "explain",
         "reconstruction",
         "scenes",

@@ -250,7 +250,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(micro):
     found = []
     for size in (0, micro):
         model, fabric = wrapped(mae.build(config, 1))
-        loss = training._backward(model, fabric, toy, index, visible, 5, size)
+        loss = training._backward(model, fabric, toy, index, mask, 5, size)
         found.append([loss, *(weight.grad for weight in model.parameters())])
     largest = max(gradient.abs().max() for gradient in found[0][1:]).item()
     for whole, parts in zip(*found, strict=True):

@@ -1,0 +1,114 @@
+"""What a comparison of backbones says: means, paired differences and their intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mpm import artefacts
+
+COLUMNS = ["study", "target", "split", "metric", "variant", "head", "folds", "seeds", "deposits"]
+COLUMNS += ["prevalence", "value", "low", "high", "difference", "difference_low", "difference_high"]
+
+
+def summary(table: pd.DataFrame, control: tuple[str, str], *, seed: int = 0) -> pd.DataFrame:
+    """Average over folds and seeds, with 95 % intervals over deposits and seeds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `comparison.compare`.
+    control : (variant, head)
+        What all others are compared with, on the same deposits.
+    seed : int
+        Of the draws of seeds.
+
+    Returns
+    -------
+    DataFrame
+        study, target, split, metric, variant, head, folds, seeds, deposits, prevalence, value, low,
+        high, difference, difference_low, difference_high.
+    """
+    rows = []
+    table = table.sort_values(["fold", "seed"])
+    for keys, part in table.groupby(["study", "target", "split", "metric"], sort=False):
+        other = part[(part["variant"] == control[0]) & (part["head"] == control[1])]
+        for (variant, head), own in part.groupby(["variant", "head"], sort=False):
+            one = own.drop_duplicates("fold")
+            counts = [len(one), own["seed"].nunique(), one["deposits"].sum()]
+            row = [*keys, variant, head, *counts, one["prevalence"].mean()]
+            pair = [_shared(own, other), _shared(other, own)]
+            gap = np.full(2, np.nan)
+            if len(pair[0]):  # the same generator: the same seeds are drawn of both
+                gap = np.subtract(*(_draws(rows, np.random.default_rng(seed)) for rows in pair))
+            drawn = _draws(own, np.random.default_rng(seed))
+            rows.append([*row, *_interval(drawn), *_interval(gap)])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _shared(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of folds and seeds that the other has too."""
+    there = pd.MultiIndex.from_frame(other[["fold", "seed"]])
+    return rows[pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(there)]
+
+
+def _draws(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Mean over folds of the value and its draws, each draw with other seeds: (1 + draws,)."""
+    values = []
+    for _, fold in rows.groupby("fold", sort=True):
+        plain, drawn = fold["value"].to_numpy(), np.stack(fold["draws"].to_list())
+        chosen = rng.integers(len(fold), size=(len(fold), drawn.shape[1]))
+        several = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+        values.append(np.concatenate([[plain.mean()], several]))
+    return np.mean(values, axis=0)
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return [float(values[0]), float(low), float(high)]
+
+
+def write(table: pd.DataFrame, folder: Path, facts: dict) -> Path:
+    """Write a summary as <study>.csv, with what it was made of beside it; returns its path."""
+    path = folder / f"{table['study'].iloc[0]}.csv"
+    with artefacts.atomic(path) as fresh:
+        table.round(4).to_csv(fresh, index=False)
+    artefacts.write_json(path.with_suffix(".json"), facts)
+    return path
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """Read the summaries of all studies.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = sorted(folder.glob("*.csv"))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no comparison: run `mpm compare STUDY`")
+    return pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
+
+
+def layout(table: pd.DataFrame, metric: str = "average_precision") -> pd.DataFrame:
+    """Lay out a summary for reading: variants and heads down; studies, targets, splits across.
+
+    Returns
+    -------
+    DataFrame of str
+        "value (difference to the control, low to high)".
+    """
+    rows = table[table["metric"] == metric]
+    text = [
+        f"{value:.3f}" if np.isnan(low) or (low == high == 0)
+        else f"{value:.3f} ({gap:+.3f}, {low:+.3f} to {high:+.3f})"
+        for value, gap, low, high in rows[
+            ["value", "difference", "difference_low", "difference_high"]
+        ].itertuples(index=False)
+    ]  # fmt: skip
+    rows = rows.assign(text=text)
+    keys = ["variant", "head"]
+    order = rows.drop_duplicates(keys)[keys]
+    wide = rows.pivot(index=keys, columns=["study", "target", "split"], values="text")
+    return wide.loc[pd.MultiIndex.from_frame(order)].fillna("")

@@ -1,0 +1,135 @@
+"""Probes: what can be told from features that stay as they are, and from a network that learns."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mpm import fine_tuning, mae
+from mpm.folds import Fold
+from mpm.windows import Windows
+
+
+def score_cells(
+    fold: Fold,
+    encoder: mae.Encoder,
+    head: str,
+    *,
+    sees: str,
+    aligned: bool,
+    preset: str,
+    seed: int,
+    parts: Sequence[np.ndarray],
+    positive: np.ndarray,
+) -> np.ndarray:
+    """Put a head on an encoder, train it on the first part, choose by the second, score the third.
+
+    Parameters
+    ----------
+    fold : Fold
+    encoder : Encoder
+        Not changed.
+    head : str
+        "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
+        as `FineTuneSettings.train`.
+    sees : {"network", "cell", "statistics"}
+        What a probe is given, see `features`.
+    aligned : bool
+        Whether a probe's features are standardised region by region.
+    preset : str
+        Of the fine-tuning.
+    seed : int
+        Of the fine-tuning.
+    parts : sequence of array of int
+        Centres of training, validation and test cells.
+    positive : array (all centres,)
+        bool.
+
+    Returns
+    -------
+    array (n,)
+        Higher where a deposit is likelier, for the centres of the third part.
+    """
+    if head == "probe":
+        seen = [features(encoder, fold.windows, index, sees=sees) for index in parts]
+        if aligned:
+            seen = _align(seen, [fold.windows.region[index] for index in parts])
+        return _probe(seen, [positive[index] for index in parts])
+    settings = replace(fine_tuning.FINE_TUNE_PRESETS[preset], train=head)
+    settings = replace(settings, augment=settings.augment and head != "frozen")
+    known = parts[0][positive[parts[0]]]
+    trained = replace(fold, train=np.union1d(known, fold.train[~positive[fold.train]]))
+    negatives = fine_tuning.choose_negatives(
+        trained, positive, settings, seed=seed, encoder=encoder
+    )
+    model, _ = fine_tuning.fine_tune(
+        encoder,
+        fold.windows,
+        known,
+        negatives,
+        parts[1],
+        positive,
+        settings,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+    with torch.no_grad():
+        logits = [model(*part) for part in fold.windows.batches(parts[2], 256)]
+    return torch.cat(logits).numpy()
+
+
+@torch.no_grad()
+def features(
+    encoder: mae.Encoder, windows: Windows, index: np.ndarray, *, sees: str = "network"
+) -> np.ndarray:
+    """Return what a probe sees of windows: (n, features) float32.
+
+    "network": CLS, mean and centre tokens. "cell": the layers at the centre. "statistics": these,
+    and mean and spread of each layer over the window.
+    """
+    if sees == "cell":
+        return np.nan_to_num(windows.centres(index))
+    if sees == "statistics":
+        return np.concatenate([_statistics(*part) for part in windows.batches(index, 1024)])
+    model = fine_tuning.Classifier(encoder).eval()
+    return torch.cat([model.features(*part) for part in windows.batches(index, 256)]).numpy()
+
+
+def _statistics(values: torch.Tensor, observed: torch.Tensor) -> np.ndarray:
+    count = observed.sum(dim=(2, 3)).clamp(min=1)
+    mean = values.sum(dim=(2, 3)) / count
+    away = (values - mean[..., None, None]).where(observed, 0.0)
+    spread = (away.square().sum(dim=(2, 3)) / count).sqrt()
+    half = values.shape[2] // 2
+    return torch.cat([values[:, :, half, half], mean, spread], dim=1).numpy()
+
+
+def _align(seen: list[np.ndarray], regions: list[np.ndarray]) -> list[np.ndarray]:
+    """Standardise features by all cells of their region that take part; no label is read."""
+    made = [np.empty_like(part) for part in seen]
+    for number in np.unique(np.concatenate(regions)):
+        here = [region == number for region in regions]
+        all_of_it = np.concatenate([part[own] for part, own in zip(seen, here, strict=True)])
+        mean, spread = all_of_it.mean(axis=0), all_of_it.std(axis=0) + 1e-6
+        for out, part, own in zip(made, seen, here, strict=True):
+            out[own] = (part[own] - mean) / spread
+    return made
+
+
+def _probe(seen: list[np.ndarray], known: list[np.ndarray]) -> np.ndarray:
+    """Logistic regression, its penalty chosen by the average precision on validation cells."""
+    best, kept = -1.0, None
+    for strength in (1e-4, 1e-3, 1e-2, 1e-1):
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(C=strength, class_weight="balanced", max_iter=300),
+        ).fit(seen[0], known[0])
+        score = average_precision_score(known[1], model.decision_function(seen[1]))
+        if score > best:
+            best, kept = score, model
+    return kept.decision_function(seen[2])

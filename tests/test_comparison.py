@@ -1,0 +1,157 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import toy_cube, toy_study
+
+from mpm import comparison, mae, training
+from mpm.comparison import Plan, Variant
+from mpm.folds import make_fold
+from mpm.splits import SplitSettings
+from mpm.training import PretrainSettings
+
+torch.set_num_threads(1)
+
+RULES = SplitSettings(folds=4, block_km=20, dead_cells=5, seed=7)
+
+
+@pytest.fixture
+def cubes():
+    return {"north": toy_cube(1), "south": toy_cube(2)}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, cubes):
+    monkeypatch.setitem(
+        training.PRETRAIN_PRESETS, "demo", PretrainSettings(steps=2, batch=4, augment=True)
+    )
+    return toy_study(tmp_path, monkeypatch, cubes)
+
+
+def rows_of(study, cubes, *variants, **options):
+    plan = Plan(variants, **({"runs": (("blocks", 0),)} | options))
+    made = list(comparison.compare(study, cubes, plan, settings=RULES))
+    return pd.concat(made, ignore_index=True) if made else pd.DataFrame()
+
+
+def test_every_named_variant_can_be_built(cubes):
+    "Names are unique, hold no comma (the command line parts them there), and configs are sound"
+    names = [variant.name for variant in comparison.VARIANTS]
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if "," in name or ":" in name]
+    for variant in comparison.VARIANTS:
+        mae.MAEConfig(**({"layers": 2, "window": 15, "units": (0, 1)} | variant.config))
+
+
+def test_variants_are_chosen_by_name():
+    "All by default; those that need several regions only where there are several"
+    assert comparison.choose([], 2) == comparison.VARIANTS
+    alone = {variant.name for variant in comparison.choose([], 1)}
+    assert {variant.name for variant in comparison.VARIANTS} - alone == {
+        "standardised per region",
+        "features aligned",
+        "regions balanced",
+    }
+    assert [v.name for v in comparison.choose(["patches masked"], 1)] == ["patches masked"]
+    with pytest.raises(ValueError, match="no variant is called 'lines'; there are the cell alone"):
+        comparison.choose(["lines"], 1)
+
+
+def test_what_is_there_is_not_made_again(study, cubes, monkeypatch):
+    "A second call trains nothing, another seed or another length of training does"
+    variant = Variant("patches masked")
+    first = rows_of(study, cubes, variant)
+    assert first["metric"].tolist() == ["auc", "average_precision"]
+    assert first["draws"].map(len).tolist() == [comparison.DRAWS] * 2
+    assert first["deposits"].iloc[0] > 5
+    calls = []
+    whole = comparison.backbone
+    monkeypatch.setattr(
+        comparison, "backbone", lambda *a, **k: calls.append(k["seed"]) or whole(*a, **k)
+    )
+    assert rows_of(study, cubes, variant).empty and calls == []
+    assert len(rows_of(study, cubes, variant, seeds=(8,))) == 2
+    longer = rows_of(study, cubes, variant, steps=3)
+    assert calls == [8, 7]
+    kept = pd.read_parquet(comparison.comparison_path(study))
+    assert kept.groupby("seed").size().to_dict() == {7: 2, 8: 2}
+    newer = kept[kept["seed"] == 7]["value"].tolist()
+    assert newer == longer["value"].tolist() != first["value"].tolist()
+
+
+def test_one_seed_gives_the_same_numbers(study, cubes, tmp_path):
+    "Bit by bit, with a probe and with fine-tuning"
+    variant = Variant("patches masked")
+    one = rows_of(study, cubes, variant, heads=("probe", "frozen"))
+    comparison.comparison_path(study).unlink()
+    two = rows_of(study, cubes, variant, heads=("probe", "frozen"))
+    assert one["value"].tolist() == two["value"].tolist()
+    assert set(one["head"]) == {"probe", "frozen"}
+
+
+def test_what_is_held_back_is_neither_trained_on_nor_scored(cubes):
+    "No cell of the region takes part for that target; others do"
+    fold = make_fold(cubes, "blocks", 0, RULES, 9, targets=["MVT"])
+    parts = comparison._parts(fold, cubes, "MVT", ("MVT", "south"))
+    assert all((fold.windows.region[part] == 0).all() for part in parts)
+    whole = comparison._parts(fold, cubes, "MVT", ("CD", "south"))
+    assert all((fold.windows.region[part] == 1).any() for part in whole)
+
+
+def test_a_region_is_tested_by_a_backbone_that_never_saw_it(study, cubes):
+    "Scored deposits are those of the south only; the north is trained on"
+    rows = rows_of(study, cubes, Variant("patches masked"), runs=(("region", 1),))
+    assert rows["deposits"].unique() == [36]
+    fold = comparison.variant_fold(cubes, Variant("x"), "region", 1, RULES, 9, targets=["MVT"])
+    assert set(fold.windows.region[fold.train]) == {0}
+    assert set(fold.windows.region[fold.test]) == {1}
+
+
+def test_each_region_may_be_standardised_by_itself(cubes):
+    "A region that is shifted by 100 becomes like the other"
+    shifted = cubes | {"south": cubes["south"].copy(deep=True)}
+    shifted["south"]["evidence"] += 100
+    means = {}
+    for per_region in (False, True):
+        fold = comparison.variant_fold(
+            shifted, Variant("x", per_region=per_region), "blocks", 0, RULES, 9, targets=["MVT"]
+        )
+        centres = fold.windows.centres()
+        means[per_region] = [centres[fold.windows.region == k].mean() for k in (0, 1)]
+    assert means[False][1] - means[False][0] > 1.5
+    assert means[True] == pytest.approx([0, 0], abs=0.1)
+
+
+def test_balanced_regions_give_equal_numbers_of_windows(study, cubes, monkeypatch):
+    "A third of the south's training cells is repeated three times"
+    fold = make_fold(cubes, "blocks", 0, RULES, 9, targets=["MVT"])
+    region = fold.windows.region[fold.train]
+    train = np.concatenate([fold.train[region == 0], fold.train[region == 1][::3]])
+    fold = comparison.replace(fold, train=train)
+    seen = []
+    monkeypatch.setattr(
+        training, "pretrain", lambda c, w, t, *a, **k: (seen.append(t), (mae.build(c, 0), None))[1]
+    )
+    config = mae.preset("demo", 2)
+    for balanced in (False, True):
+        variant = Variant("x", balanced=balanced)
+        comparison.backbone(fold, variant, config, Plan((), ()), seed=1, device="cpu")
+    shares = [(fold.windows.region[t] == 1).mean() for t in seen]
+    assert shares[0] < 0.35
+    assert shares[1] == pytest.approx(0.5, abs=0.08)
+    assert set(seen[1]) == set(train)
+
+
+def test_a_random_network_is_not_trained(study, cubes):
+    "Its weights are those of its seed"
+    fold = make_fold(cubes, "blocks", 0, RULES, 9, targets=["MVT"])
+    config, plan = mae.preset("demo", 2), Plan((), ())
+    made = {
+        pretrained: comparison.backbone(
+            fold, Variant("x", pretrained=pretrained), config, plan, seed=5, device="cpu"
+        ).state_dict()
+        for pretrained in (False, True)
+    }
+    start = mae.build(config, 5).state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in made[False].items())
+    assert not torch.equal(made[True]["fill.weight"], start["fill.weight"])
