@@ -10,7 +10,7 @@ import xarray as xr
 from captum.attr import IntegratedGradients
 from scipy.ndimage import distance_transform_edt
 
-from mpm.fine_tuning import Classifier
+from mpm.classifier import Classifier
 from mpm.splits import cell_km
 from mpm.windows import Windows
 

@@ -1,16 +1,12 @@
 """Fine-tuning: a classifier on the backbone learns from few deposits and likely negatives."""
 
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
@@ -18,55 +14,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
-from mpm.folds import Fold
-from mpm.labels import likely_negatives
+from mpm.classifier import Classifier
 from mpm.memory import enough_memory
-from mpm.study import Study
 from mpm.training import give_memory_back, turn
 from mpm.windows import Windows
-
-
-class Classifier(nn.Module):
-    """Encoder with a small head: dropout and one linear layer.
-
-    Dropout sits in the head only, so uncertainty needs the backbone once a window.
-
-    Attributes
-    ----------
-    temperature : Tensor
-        Scalar that logits are divided by, fitted on validation cells.
-    """
-
-    def __init__(
-        self, encoder: mae.Encoder, *, view: str = "cls+mean+centre", dropout: float = 0.6
-    ):
-        super().__init__()
-        self.encoder, self.view = encoder, view
-        unknown = set(view.split("+")) - {"cls", "mean", "centre"}
-        if unknown:
-            raise ValueError(f"view {view!r}: {', '.join(unknown)} is none of cls, mean, centre")
-        width = encoder.config.width * len(view.split("+"))
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, 1)
-        self.register_buffer("temperature", torch.ones(()))
-
-    def features(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Return what the head sees of windows (N, C, H, W): (N, features)."""
-        tokens = self.encoder(values, observed)
-        parts = {
-            "cls": tokens[:, 0],
-            "mean": tokens[:, 1:].mean(dim=1),
-            "centre": tokens[:, 1 + self.encoder.config.tokens // 2],
-        }
-        return torch.cat([parts[name] for name in self.view.split("+")], dim=1)
-
-    def forward(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Return the calibrated logit of windows (N, C, H, W): (N,)."""
-        return self.head(self.features(values, observed))
-
-    def head(self, features: Tensor) -> Tensor:
-        """Return the calibrated logit of features (N, features): (N,)."""
-        return self.linear(self.dropout(features)).squeeze(1) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -106,25 +57,6 @@ FINE_TUNE_PRESETS = {
     "paper": FineTuneSettings(),
     "demo": FineTuneSettings(steps=350, backbone_rate=1e-3, every=35),
 }
-
-
-@dataclass
-class Fitted:
-    """A trained classifier with what was chosen on validation cells.
-
-    Attributes
-    ----------
-    classifier : Classifier
-        In evaluation mode, on the CPU.
-    threshold : float
-        Likelihood from which a cell is called prospective: best F1 on validation cells.
-    history : DataFrame
-        step, loss, average_precision (validation).
-    """
-
-    classifier: Classifier
-    threshold: float
-    history: pd.DataFrame
 
 
 def fine_tune(
@@ -186,64 +118,6 @@ def fine_tune(
         history = _train(model, windows, pools, looked, labels, settings, seed, label)
         _fit_temperature(model, windows, looked, labels)
     return model.cpu(), history
-
-
-@torch.no_grad()
-def embed(
-    encoder: mae.Encoder, windows: Windows, index: np.ndarray, *, batch: int = 256
-) -> np.ndarray:
-    """Return the mean token of windows: (n, width) float32, the backbone's feature of a cell.
-
-    Raises
-    ------
-    ValueError
-        If one is not finite.
-    """
-    found = torch.empty(len(index), encoder.config.width, device=windows.canvas.device)
-    with enough_memory("the backbone's features", windows, batch):
-        for k, part in enumerate(windows.batches(index, batch)):
-            found[k * batch : (k + 1) * batch] = encoder(*part)[:, 1:].mean(dim=1)
-    if not found.isfinite().all():
-        raise ValueError(
-            "the backbone's features are not finite: look for extreme values in the evidence "
-            "layers, or pretrain it again in notebook 02_mae_pretraining"
-        )
-    return found.cpu().numpy()
-
-
-def save_classifier(fitted: Fitted, folder: Path, *, facts: dict) -> None:
-    """Save a classifier as safetensors and JSON; `facts` say where it comes from."""
-    model = fitted.classifier
-    content = {
-        "config": asdict(model.encoder.config),
-        "view": model.view,
-        "dropout": model.dropout.p,
-        "threshold": fitted.threshold,
-        "facts": facts,
-    }
-    with artefacts.atomic(folder) as fresh:
-        fresh.mkdir()
-        save_file(model.state_dict(), fresh / "model.safetensors")
-        artefacts.write_json(fresh / "model.json", content)
-        fitted.history.to_csv(fresh / "history.csv", index=False)
-
-
-def load_classifier(folder: Path) -> Fitted:
-    """Load a classifier saved by `save_classifier`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is missing; says which notebook to run.
-    ValueError
-        If the weights are damaged or do not fit.
-    """
-    content = artefacts.read_json(artefacts.require(folder / "model.json", "03_fine_tuning"))
-    with torch.random.fork_rng(devices=[]):  # first weights are random, and thrown away
-        encoder = mae.Encoder(mae.MAEConfig(**content["config"]))
-        model = Classifier(encoder, view=content["view"], dropout=content["dropout"])
-    mae.load_weights(model, folder / "model.safetensors")
-    return Fitted(model.eval(), content["threshold"], pd.read_csv(folder / "history.csv"))
 
 
 def _classifier(encoder: mae.Encoder, settings: FineTuneSettings, seed: int) -> Classifier:
@@ -414,66 +288,3 @@ def _fit_temperature(model: Classifier, windows: Windows, index: np.ndarray, lab
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def classifier_path(study: Study, target: str, split: str, fold: int, *, member: int = 0) -> Path:
-    """Return where a fold's classifier lies, or another member of its ensemble."""
-    name = f"{split}_{fold}" + (f"_member_{member}" if member else "")
-    return study.processed / target / "classifiers" / name
-
-
-def choose_negatives(
-    fold: Fold,
-    positive: np.ndarray,
-    settings: FineTuneSettings,
-    *,
-    seed: int,
-    encoder: mae.Encoder | None = None,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """Draw negatives from a fold's unlabeled training centres, as the settings say.
-
-    `encoder` and `device` as for `cell_features`.
-    """
-    known, unlabeled = fold.train[positive[fold.train]], fold.train[~positive[fold.train]]
-    quantiles = settings.quantiles if settings.negatives == "likely" else (0.0, 1.0)
-    count = settings.per_positive * len(known)
-    features = cell_features(fold.windows, settings, encoder, device=device)
-    return likely_negatives(features, known, unlabeled, quantiles=quantiles, count=count, seed=seed)
-
-
-def cell_features(
-    windows: Windows,
-    settings: FineTuneSettings,
-    encoder: mae.Encoder | None = None,
-    *,
-    device: torch.device | str = "cpu",
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function that gives the features in which likely negatives are told.
-
-    Parameters
-    ----------
-    windows : Windows
-    settings : FineTuneSettings
-        negatives_by "cells": the centre cell's standardised layers, as in the paper's code;
-        "backbone": the mean token of the window.
-    encoder : Encoder, optional
-        Needed for "backbone"; copied, not changed.
-    device : device
-        Where it runs.
-
-    Returns
-    -------
-    function
-        (n,) numbers of centres -> (n, d) float32, nothing being computed before it is called.
-
-    Raises
-    ------
-    ValueError
-        If the backbone is asked for and no encoder is given.
-    """
-    if settings.negatives_by == "cells":
-        return windows.centres
-    if encoder is None:
-        raise ValueError('negatives_by "backbone" needs an encoder; give one, or use "cells"')
-    return partial(embed, deepcopy(encoder).to(device).eval(), windows.to(device))

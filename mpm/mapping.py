@@ -10,17 +10,13 @@ import xarray as xr
 from torch import Tensor
 
 from mpm import artefacts, datacube
-from mpm.fine_tuning import (
-    Classifier,
-    FineTuneSettings,
-    Fitted,
-    choose_negatives,
-    fine_tune,
-)
+from mpm.classifier import Classifier, Fitted
+from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.folds import Fold
 from mpm.mae import Encoder
 from mpm.memory import enough_memory
 from mpm.metrics import best_threshold
+from mpm.pu_selection import choose_negatives
 from mpm.study import Study
 from mpm.windows import Windows
 

@@ -11,7 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mpm import fine_tuning, mae
+from mpm.classifier import Classifier
 from mpm.folds import Fold
+from mpm.pu_selection import choose_negatives
 from mpm.windows import Windows
 
 
@@ -64,9 +66,7 @@ def score_cells(
     settings = replace(settings, augment=settings.augment and head != "frozen")
     known = parts[0][positive[parts[0]]]
     trained = replace(fold, train=np.union1d(known, fold.train[~positive[fold.train]]))
-    negatives = fine_tuning.choose_negatives(
-        trained, positive, settings, seed=seed, encoder=encoder
-    )
+    negatives = choose_negatives(trained, positive, settings, seed=seed, encoder=encoder)
     model, _ = fine_tuning.fine_tune(
         encoder,
         fold.windows,
@@ -96,7 +96,7 @@ def features(
         return np.nan_to_num(windows.centres(index))
     if sees == "statistics":
         return np.concatenate([_statistics(*part) for part in windows.batches(index, 1024)])
-    model = fine_tuning.Classifier(encoder).eval()
+    model = Classifier(encoder).eval()
     return torch.cat([model.features(*part) for part in windows.batches(index, 256)]).numpy()
 
 

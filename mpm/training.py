@@ -137,7 +137,10 @@ def _start(
 ) -> Progress:
     model = mae.build(config, seed).to(fabric.device).train()
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
+        model.parameters(),
+        lr=settings.rate,
+        weight_decay=settings.weight_decay,
+        fused=fabric.device.type in ("cpu", "cuda"),  # one pass over the weights
     )
     schedule = _schedule(optimizer, settings.rate, settings.steps, settings.warmup)
     model = set_up(model, fabric, methods=("squared_error", "loss"), compiled=settings.compile)

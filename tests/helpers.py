@@ -147,3 +147,9 @@ def toy_study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
         targets={"MVT": None},
         target=lambda _: SimpleNamespace(radius=500.0),
     )
+
+
+def masked_mean_square(made, values, observed, hidden):
+    "The loss by its definition: the mean over cells that are hidden and observed"
+    counts = (observed & hidden).to(values.dtype)
+    return ((made - values) ** 2 * counts).sum() / counts.sum().clamp(min=1)

@@ -11,8 +11,16 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from mpm import fine_tuning, mae
-from mpm.fine_tuning import Classifier, FineTuneSettings, Fitted, fine_tune, load_classifier
+from mpm.classifier import (
+    Classifier,
+    Fitted,
+    classifier_path,
+    load_classifier,
+    save_classifier,
+)
+from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.folds import Fold
+from mpm.pu_selection import choose_negatives, embed
 from mpm.windows import Windows, make_windows
 
 torch.set_num_threads(1)
@@ -216,7 +224,7 @@ def test_negatives_are_told_by_the_features_asked_for(blocks, by, quantiles, blo
     "A centre cell that is far from the deposits' may have a window that is close, and vice versa"
     fold, positive = blocks
     settings = FineTuneSettings(negatives_by=by, quantiles=quantiles)
-    found = fine_tuning.choose_negatives(fold, positive, settings, seed=0, encoder=WindowMean())
+    found = choose_negatives(fold, positive, settings, seed=0, encoder=WindowMean())
     assert found.tolist() == [fold.train[block]]
 
 
@@ -224,13 +232,13 @@ def test_random_negatives_need_no_features(blocks):
     "All unlabeled training cells are drawn from, and no encoder is run"
     fold, positive = blocks
     settings = FineTuneSettings(negatives_by="backbone", negatives="random", per_positive=3)
-    found = fine_tuning.choose_negatives(fold, positive, settings, seed=0, encoder=nn.Identity())
+    found = choose_negatives(fold, positive, settings, seed=0, encoder=nn.Identity())
     assert found.tolist() == fold.train[1:4].tolist()
 
 
 def test_negatives_by_the_backbone_need_one(blocks):
     with pytest.raises(ValueError, match="needs an encoder"):
-        fine_tuning.choose_negatives(*blocks, FineTuneSettings(negatives_by="backbone"), seed=0)
+        choose_negatives(*blocks, FineTuneSettings(negatives_by="backbone"), seed=0)
 
 
 def test_features_that_are_no_numbers_are_refused(toy):
@@ -239,7 +247,7 @@ def test_features_that_are_no_numbers_are_refused(toy):
     with torch.no_grad():
         encoder.norm.weight[3] = torch.nan
     with pytest.raises(ValueError, match="features are not finite: .* 02_mae_pretraining"):
-        fine_tuning.embed(encoder, toy.windows, np.arange(5))
+        embed(encoder, toy.windows, np.arange(5))
 
 
 # What it must not see
@@ -345,7 +353,7 @@ def test_want_of_memory_says_what_was_too_large(toy, monkeypatch):
     with pytest.raises(MemoryError, match="fine-tuning with batch 16 of .* 9 x 9 .* 2 layers: use"):
         toy.tune(SHORT)
     with pytest.raises(MemoryError, match="backbone's features with batch 7 of .* 9 x 9 .* 2 lay"):
-        fine_tuning.embed(mae.build(TINY, seed=0).encoder, toy.windows, np.arange(5), batch=7)
+        embed(mae.build(TINY, seed=0).encoder, toy.windows, np.arange(5), batch=7)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +497,7 @@ def test_embedding_is_the_mean_token_of_any_batch(toy):
     encoder = mae.build(TINY, seed=0).encoder
     with torch.no_grad():
         tokens = encoder(*toy.windows.gather(np.arange(50)))
-    found = [fine_tuning.embed(encoder, toy.windows, np.arange(50), batch=b) for b in (7, 50)]
+    found = [embed(encoder, toy.windows, np.arange(50), batch=b) for b in (7, 50)]
     assert found[0].dtype == np.float32
     np.testing.assert_allclose(found[1], tokens[:, 1:].mean(dim=1), atol=1e-6)
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
@@ -500,7 +508,7 @@ def test_embedding_is_the_mean_token_of_any_batch(toy):
 
 def test_a_classifier_is_read_as_it_was_written(tmp_path, toy, fitted):
     "The same likelihoods, threshold, head and history; the global state is left alone"
-    fine_tuning.save_classifier(fitted, tmp_path / "model", facts={"fold": 0})
+    save_classifier(fitted, tmp_path / "model", facts={"fold": 0})
     state = torch.get_rng_state()
     found = load_classifier(tmp_path / "model")
     assert torch.equal(torch.get_rng_state(), state)
@@ -515,9 +523,7 @@ def test_a_classifier_is_read_as_it_was_written(tmp_path, toy, fitted):
 def test_each_member_of_an_ensemble_has_its_folder():
     "The first lies where a single network does"
     study = SimpleNamespace(processed=Path("p"))
-    names = [
-        fine_tuning.classifier_path(study, "MVT", "final", 0, member=k).as_posix() for k in (0, 1)
-    ]
+    names = [classifier_path(study, "MVT", "final", 0, member=k).as_posix() for k in (0, 1)]
     assert names == ["p/MVT/classifiers/final_0", "p/MVT/classifiers/final_0_member_1"]
 
 
@@ -528,7 +534,7 @@ def test_a_missing_classifier_names_the_notebook(tmp_path):
 
 def test_a_damaged_classifier_is_named(tmp_path, fitted):
     "Cut short or empty"
-    fine_tuning.save_classifier(fitted, tmp_path / "model", facts={})
+    save_classifier(fitted, tmp_path / "model", facts={})
     place = tmp_path / "model" / "model.safetensors"
     for content in (place.read_bytes()[:-10], b""):
         place.write_bytes(content)

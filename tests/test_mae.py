@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import tiny
+from helpers import masked_mean_square, tiny
 
-from mpm import mae, masking
+from mpm import encoder, mae, masking
 from mpm.scaling import Scaling
 
 torch.set_num_threads(1)
@@ -58,15 +58,15 @@ def saved(folder, model=None, **facts):
 def test_unpatchify_undoes_patchify(layers, size):
     "Cutting a window into patches and joining them is the identity, for any number of layers"
     windows = torch.randn(2, layers, 9, 9, generator=seeded())
-    tokens = mae.patchify(windows, size)
+    tokens = encoder.patchify(windows, size)
     assert tokens.shape == (2, (9 // size) ** 2, layers * size**2)
-    assert torch.equal(mae.unpatchify(tokens, size), windows)
+    assert torch.equal(encoder.unpatchify(tokens, size), windows)
 
 
 def test_a_token_holds_the_cells_of_its_patch():
     "Token k is patch k in reading order: layer by layer, row by row"
     windows = torch.arange(2 * 81.0).reshape(1, 2, 9, 9)
-    tokens = mae.patchify(windows, 3)
+    tokens = encoder.patchify(windows, 3)
     for k in range(9):
         top, left = 3 * (k // 3), 3 * (k % 3)
         expected = windows[0, :, top : top + 3, left : left + 3].flatten()
@@ -77,7 +77,7 @@ def test_a_token_holds_the_cells_of_its_patch():
 def test_a_window_that_is_no_multiple_of_the_patch_is_refused():
     "Nothing is cut off silently"
     with pytest.raises(ValueError, match="window 9x9 is not a multiple of patch size 2"):
-        mae.patchify(torch.zeros(1, 1, 9, 9), 2)
+        encoder.patchify(torch.zeros(1, 1, 9, 9), 2)
 
 
 # Masks
@@ -129,7 +129,7 @@ def test_loss_by_hand():
     made = torch.tensor([[[[1.0, 3.0], [100.0, 100.0]]]])
     observed = torch.tensor([[[[True, True], [True, False]]]])
     hidden = torch.tensor([[[[True, True], [False, True]]]])
-    assert mae.reconstruction_loss(made, values, observed, hidden).item() == 5
+    assert masked_mean_square(made, values, observed, hidden).item() == 5
 
 
 def test_loss_ignores_visible_and_missing_cells():
@@ -138,15 +138,13 @@ def test_loss_ignores_visible_and_missing_cells():
     observed = torch.rand(observed.shape, generator=seeded(2)) < 0.7
     hidden = mae.masked_cells(mask, TINY).expand_as(observed)
     made = torch.randn(values.shape, generator=seeded(3))
-    loss = mae.reconstruction_loss(made, values, observed, hidden)
+    loss = masked_mean_square(made, values, observed, hidden)
     ignored = ~(observed & hidden)
     assert 0 < ignored.float().mean() < 1
     noise = torch.randn(values.shape, generator=seeded(4))
-    other = mae.reconstruction_loss(
-        made + noise * ignored, values - noise * ignored, observed, hidden
-    )
+    other = masked_mean_square(made + noise * ignored, values - noise * ignored, observed, hidden)
     assert other == loss
-    counted = mae.reconstruction_loss(made + noise * ~ignored, values, observed, hidden)
+    counted = masked_mean_square(made + noise * ~ignored, values, observed, hidden)
     assert counted != loss
     expected = ((made - values)[~ignored] ** 2).mean()
     torch.testing.assert_close(loss, expected)
@@ -156,8 +154,7 @@ def test_loss_of_a_window_without_observed_cells_is_zero():
     "Not NaN: a batch of windows in a gap teaches nothing"
     nothing = torch.zeros(1, 1, 3, 3, dtype=torch.bool)
     assert (
-        mae.reconstruction_loss(torch.ones(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), nothing, ~nothing)
-        == 0
+        masked_mean_square(torch.ones(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), nothing, ~nothing) == 0
     )
 
 
@@ -172,7 +169,7 @@ def test_the_training_loss_is_that_of_the_reconstruction(task, inputs):
     values = values * observed
     hidden = mae.masked_cells(mask, config)
     losses = [
-        mae.reconstruction_loss(model(values, observed, mask), values, observed, hidden),
+        masked_mean_square(model(values, observed, mask), values, observed, hidden),
         model.loss(values, observed, mask),
     ]
     torch.testing.assert_close(*losses)
@@ -201,7 +198,7 @@ def test_the_loss_is_that_of_the_wanted_target():
     values, observed, mask = batch(seed=1)
     wanted = masking.target(values, observed, "normalised", TINY.patch)
     hidden = mae.masked_cells(mask, config)
-    expected = mae.reconstruction_loss(model(values, observed, mask), wanted, observed, hidden)
+    expected = masked_mean_square(model(values, observed, mask), wanted, observed, hidden)
     torch.testing.assert_close(model.loss(values, observed, mask), expected)
 
 
@@ -265,7 +262,7 @@ def test_the_decoder_puts_what_was_seen_in_its_place():
     model = mae.build(replace(TINY, decoder_depth=0), seed=0)
     values, observed, mask = batch()
     codes = model.shrink(model.encoder(values, observed, mask))
-    made = mae.patchify(model(values, observed, mask), 3)
+    made = encoder.patchify(model(values, observed, mask), 3)
     for n in range(len(values)):
         for place in range(TINY.tokens):
             listed = (mask.visible[n] == place).nonzero().flatten()
@@ -345,7 +342,7 @@ def test_missing_shares_are_learned():
     observed = torch.rand(observed.shape, generator=seeded(2)) < 0.5
     hidden = mae.masked_cells(mask, TINY)
     values = values * observed
-    mae.reconstruction_loss(model(values, observed, mask), values, observed, hidden).backward()
+    masked_mean_square(model(values, observed, mask), values, observed, hidden).backward()
     assert model.encoder.missing.weight.grad.abs().sum() > 0
 
 

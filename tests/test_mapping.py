@@ -11,7 +11,8 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 from mpm import artefacts, mae, mapping
-from mpm.fine_tuning import Classifier, FineTuneSettings
+from mpm.classifier import Classifier
+from mpm.fine_tuning import FineTuneSettings
 from mpm.folds import Fold
 from mpm.metrics import best_threshold
 from mpm.windows import Windows, make_windows

@@ -16,9 +16,11 @@ import torch
 from ratios import by_turns, child, peak_memory, random_windows, ratio, report
 
 from mpm import mae
-from mpm.fine_tuning import Classifier, FineTuneSettings, choose_negatives
+from mpm.classifier import Classifier
+from mpm.fine_tuning import FineTuneSettings
 from mpm.folds import Fold
 from mpm.mapping import predict
+from mpm.pu_selection import choose_negatives
 from mpm.training import device_of
 
 LAYERS, SAMPLES = 14, 100
