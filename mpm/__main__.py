@@ -140,7 +140,7 @@ def _add_compare_options(compare: argparse.ArgumentParser) -> None:
         "--without", metavar="TARGET:REGION", help="left out of training and scores, for the end"
     )
     compare.add_argument(
-        "--control", default="random network:probe", help="what others are compared with"
+        "--control", default="random network", help="the variant that others are compared with"
     )
 
 
@@ -241,7 +241,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         setup,
         plan,
         folds=arguments.folds,
-        control=tuple(arguments.control.split(":")),
+        control=arguments.control,
         device=arguments.device,
     )
     print(f"{setup.name}: {len(made)} rows in data/comparisons/{setup.name}.csv")

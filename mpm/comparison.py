@@ -321,7 +321,7 @@ def _parts(fold: Fold, cubes: dict, target: str, without) -> list[np.ndarray] | 
 
 
 def compare_study(
-    study: Study, plan: Plan, *, folds: int = 3, control: tuple[str, str], device: str = "cpu"
+    study: Study, plan: Plan, *, folds: int = 3, control: str, device: str = "cpu"
 ) -> pd.DataFrame:
     """Run a comparison, line by line, and write its summary to `data/comparisons/`.
 
@@ -332,8 +332,8 @@ def compare_study(
     plan : Plan
     folds : int
         Of the block split.
-    control : (variant, head)
-        What all others are compared with.
+    control : str
+        The variant that others are compared with, under the same head.
     device : str
 
     Returns

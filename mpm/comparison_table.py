@@ -11,15 +11,15 @@ COLUMNS = ["study", "target", "split", "metric", "variant", "head", "folds", "se
 COLUMNS += ["prevalence", "value", "low", "high", "difference", "difference_low", "difference_high"]
 
 
-def summary(table: pd.DataFrame, control: tuple[str, str], *, seed: int = 0) -> pd.DataFrame:
+def summary(table: pd.DataFrame, control: str, *, seed: int = 0) -> pd.DataFrame:
     """Average over folds and seeds, with 95 % intervals over deposits and seeds.
 
     Parameters
     ----------
     table : DataFrame
         Of `comparison.compare`.
-    control : (variant, head)
-        What all others are compared with, on the same deposits.
+    control : str
+        The variant that others are compared with, under the same head and on the same deposits.
     seed : int
         Of the draws of seeds.
 
@@ -32,8 +32,8 @@ def summary(table: pd.DataFrame, control: tuple[str, str], *, seed: int = 0) -> 
     rows = []
     table = table.sort_values(["fold", "seed"])
     for keys, part in table.groupby(["study", "target", "split", "metric"], sort=False):
-        other = part[(part["variant"] == control[0]) & (part["head"] == control[1])]
         for (variant, head), own in part.groupby(["variant", "head"], sort=False):
+            other = part[(part["variant"] == control) & (part["head"] == head)]
             one = own.drop_duplicates("fold")
             counts = [len(one), own["seed"].nunique(), one["deposits"].sum()]
             row = [*keys, variant, head, *counts, one["prevalence"].mean()]

@@ -137,3 +137,41 @@ def layers_explained(shares: pd.DataFrame) -> Figure:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     sns.despine(fig)
     return fig
+
+
+def differences(table: pd.DataFrame, *, control: str) -> Figure:
+    """Draw how far each way of making features is ahead of a control, with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one metric of `comparison_table.summary`; each variant and head gets a line, each
+        study, target and split a panel.
+    control : str
+        What the control is called on the axis.
+    """
+    panels = list(table.groupby(["study", "target", "split"], sort=False))
+    ways = table[["variant", "head"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    names = [f"{variant}, {head}" if head != "probe" else variant for variant, head in ways]
+    size = (2.4 + 1.9 * len(panels), 0.24 * len(ways) + 1.5)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (keys, rows) in zip(axes[0], panels, strict=True):
+        height = [ways.index(way) for way in zip(rows["variant"], rows["head"], strict=True)]
+        low, high = rows["difference_low"].to_numpy(), rows["difference_high"].to_numpy()
+        colors = np.where(low > 0, "C0", np.where(high < 0, "C3", "0.45"))
+        ax.hlines(height, low, high, color=colors, linewidth=1.5)
+        ax.scatter(rows["difference"], height, s=18, color=colors, zorder=3)
+        ax.axvline(0, color="0.6", linewidth=0.8)
+        study, target, split = map(plots.readable, keys)
+        ax.set_title(f"{study}\n{target}, {split}", fontsize=8)
+        ax.grid(axis="y", color="0.92")
+        ax.tick_params(labelsize=7)
+        ax.locator_params(axis="x", nbins=4)
+    axes[0, 0].set_yticks(range(len(ways)), names, fontsize=8)
+    axes[0, 0].set_ylim(len(ways) - 0.5, -0.5)
+    metric = {"auc": "AUC"}.get(table["metric"].iloc[0], plots.readable(table["metric"].iloc[0]))
+    fig.supxlabel(f"{metric}, difference to {control}", fontsize=9)
+    sns.despine(fig)
+    return fig

@@ -30,7 +30,7 @@ def test_values_are_means_over_folds_and_seeds():
     "Folds 0.6 and 0.8 with seed 7, 0.7 and 0.9 with seed 8: 0.75; deposits are those of all folds"
     made = comparison_table.summary(
         table(rows("a", 0.6, 0.8, fold=None), rows("a", 0.7, 0.9, fold=None, seed=8)),
-        ("a", "probe"),
+        "a",
     )
     assert one(made, "a")["value"] == pytest.approx(0.75)
     assert one(made, "a")[["folds", "seeds", "deposits"]].tolist() == [2, 2, 20]
@@ -41,11 +41,11 @@ def test_intervals_span_seeds_and_deposits():
     "Two seeds that differ by 0.2, no spread over deposits: draws are 0.5, 0.6 or 0.7"
     draws = 400
     parts = [rows("a", v, seed=s, draws=[v] * draws) for s, v in ((7, 0.5), (8, 0.7))]
-    made = one(comparison_table.summary(table(*parts), ("a", "probe")), "a")
+    made = one(comparison_table.summary(table(*parts), "a"), "a")
     assert made["value"] == pytest.approx(0.6)
     assert [made["low"], made["high"]] == pytest.approx([0.5, 0.7])
     spread = list(np.linspace(0.4, 0.6, draws))
-    made = one(comparison_table.summary(table(rows("a", 0.5, draws=spread)), ("a", "probe")), "a")
+    made = one(comparison_table.summary(table(rows("a", 0.5, draws=spread)), "a"), "a")
     assert [made["low"], made["high"]] == pytest.approx([0.405, 0.595], abs=1e-3)
 
 
@@ -57,7 +57,7 @@ def test_differences_are_paired_by_deposit_and_seed():
             value = level + gap
             drawn = list(value + np.linspace(-0.2, 0.2, 100))
             parts.append(rows(name, value, seed=seed, draws=drawn))
-    made = comparison_table.summary(table(*parts), ("control", "probe"))
+    made = comparison_table.summary(table(*parts), "control")
     gap = one(made, "better")[["difference", "difference_low", "difference_high"]]
     assert gap.tolist() == pytest.approx([0.1, 0.1, 0.1])
     assert one(made, "better")["high"] - one(made, "better")["low"] > 0.3
@@ -66,20 +66,31 @@ def test_differences_are_paired_by_deposit_and_seed():
 def test_differences_take_the_folds_that_both_have():
     "The control has an easy second fold, which the other was not run on"
     made = comparison_table.summary(
-        table(rows("control", 0.5, 0.9, fold=None), rows("other", 0.6)), ("control", "probe")
+        table(rows("control", 0.5, 0.9, fold=None), rows("other", 0.6)), "control"
     )
     assert one(made, "other")["difference"] == pytest.approx(0.1)
     assert one(made, "control")["value"] == pytest.approx(0.7)
 
 
+def test_each_head_has_its_own_control():
+    "Fine-tuned against fine-tuned: 0.9 - 0.6, and probe against probe: 0.5 - 0.4"
+    parts = [
+        rows("control", 0.4), rows("other", 0.5),
+        rows("control", 0.6, head="full"), rows("other", 0.9, head="full"),
+    ]  # fmt: skip
+    made = comparison_table.summary(table(*parts), "control").set_index(["variant", "head"])
+    assert made.loc[("other", "probe"), "difference"] == pytest.approx(0.1)
+    assert made.loc[("other", "full"), "difference"] == pytest.approx(0.3)
+
+
 def test_without_its_control_a_variant_has_no_difference():
-    made = comparison_table.summary(table(rows("a", 0.5)), ("control", "probe"))
+    made = comparison_table.summary(table(rows("a", 0.5)), "control")
     assert np.isnan(one(made, "a")["difference"])
 
 
 def test_a_summary_is_read_as_it_was_written(tmp_path):
     "To four digits, with what it was made of beside it; all studies are read together"
-    made = comparison_table.summary(table(rows("a", 0.51239)), ("a", "probe"))
+    made = comparison_table.summary(table(rows("a", 0.51239)), "a")
     place = comparison_table.write(made, tmp_path, {"seed": 7})
     assert place == tmp_path / "toy.csv"
     comparison_table.write(made.assign(study="other"), tmp_path, {})
@@ -93,12 +104,10 @@ def test_a_summary_is_read_as_it_was_written(tmp_path):
 
 def test_the_layout_puts_variants_down_and_targets_across():
     "The control without a difference, the other with it"
-    made = comparison_table.summary(
-        table(rows("control", 0.5), rows("other", 0.625)), ("control", "probe")
-    )
+    made = comparison_table.summary(table(rows("control", 0.5), rows("other", 0.625)), "control")
     shown = comparison_table.layout(made, "auc")
     assert shown.columns.tolist() == [("toy", "MVT", "blocks")]
     assert shown.iloc[:, 0].to_dict() == {
-        ("control", "probe"): "0.500",
+        "control": "0.500",
         ("other", "probe"): "0.625 (+0.125, +0.125 to +0.125)",
     }

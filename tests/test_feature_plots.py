@@ -102,3 +102,23 @@ def test_layers_explained_tell_more_from_less():
     np.testing.assert_allclose(found["pretrained, more"], [[-0.2, 0.9], [1, 2]])
     np.testing.assert_allclose(found["pretrained, less"], [[0.5], [0]])
     assert ax.get_xlim()[0] < -0.3 and ax.get_ylim()[0] < ax.get_ylim()[1]
+
+
+def test_differences_are_coloured_by_what_is_certain():
+    "Above 0 with its interval blue, below orange, else grey; a panel a target, a line a way"
+    columns = ["study", "target", "split", "metric", "variant", "head", "difference"]
+    columns += ["difference_low", "difference_high"]
+    rows = [
+        ("toy", "MVT", "blocks", "auc", "good", "probe", 0.2, 0.1, 0.3),
+        ("toy", "MVT", "blocks", "auc", "bad", "full", -0.2, -0.3, -0.1),
+        ("toy", "CD", "blocks", "auc", "good", "probe", 0.1, -0.1, 0.3),
+    ]
+    fig = feature_plots.differences(pd.DataFrame(rows, columns=columns), control="chance")
+    assert [ax.get_title() for ax in fig.axes] == ["toy\nMVT, blocks", "toy\nCD, blocks"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["good", "bad, full"]
+    points = [ax.collections[1] for ax in fig.axes]
+    assert points[0].get_offsets().tolist() == [[0.2, 0], [-0.2, 1]]
+    expected = [plt.matplotlib.colors.to_rgba(color) for color in ("C0", "C3", "0.45")]
+    found = [tuple(color) for part in points for color in part.get_facecolors()]
+    assert found == expected
+    assert fig.get_supxlabel() == "AUC, difference to chance"
