@@ -108,6 +108,6 @@ def test_the_layout_puts_variants_down_and_targets_across():
     shown = comparison_table.layout(made, "auc")
     assert shown.columns.tolist() == [("toy", "MVT", "blocks")]
     assert shown.iloc[:, 0].to_dict() == {
-        "control": "0.500",
+        ("control", "probe"): "0.500",
         ("other", "probe"): "0.625 (+0.125, +0.125 to +0.125)",
     }
