@@ -26,8 +26,9 @@ TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "gr
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
 METHODS = {
     "oracle": "oracle (true probability)",
-    "mae": "MAE, fine-tuned",
-    "vit_scratch": "same network, not pretrained",
+    "mae": "MAE, pretrained",
+    "vit_scratch": "same network, from scratch",
+    "vit_random": "same network, random, frozen",
     "gradient_boosting": "gradient boosting",
     "random_forest": "random forest",
     "logistic_regression": "logistic regression",

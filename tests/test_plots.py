@@ -362,9 +362,9 @@ def test_held_out_maps_have_a_column_a_method():
     fig = plots.held_out_maps({"mae": ranks, "gradient_boosting": ranks}, [positive] * 2)
     panels = [ax for ax in fig.axes if maps(ax)]
     assert [ax.get_title() for ax in panels] == [
-        "west: MAE, fine-tuned",
+        "west: MAE, pretrained",
         "west: gradient boosting",
-        "east: MAE, fine-tuned",
+        "east: MAE, pretrained",
         "east: gradient boosting",
     ]
     assert {maps(ax)[0].get_clim() for ax in panels} == {(0, 1)}
@@ -387,7 +387,7 @@ def test_score_dots_draw_value_and_interval_of_each_split():
     fig = plots.score_dots(table, {"auc": "AUC (1)", "mcc": "MCC (1)"}, chance={"auc": 0.5})
     left, right = fig.axes
     labels = [label.get_text() for label in left.get_yticklabels()]
-    assert labels == ["random forest", "MAE, fine-tuned"]
+    assert labels == ["random forest", "MAE, pretrained"]
     drawn = lines(left)
     np.testing.assert_array_equal(drawn["blocks"][0], [0.65, 0.7])
     np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.9])
@@ -411,7 +411,7 @@ def test_fold_curves_average_folds():
     fig = plots.fold_curves({"blocks": kinds, "random": kinds}, grid)
     assert len(fig.axes) == 6
     roc = fig.axes[0]
-    np.testing.assert_allclose(lines(roc)["MAE, fine-tuned"], [grid, [0, 0.7, 1]])
+    np.testing.assert_allclose(lines(roc)["MAE, pretrained"], [grid, [0, 0.7, 1]])
     band = roc.collections[0].get_paths()[0].vertices
     assert band[np.isclose(band[:, 0], 0.5), 1].min() == 0.6
     assert band[np.isclose(band[:, 0], 0.5), 1].max() == 0.8

@@ -15,7 +15,7 @@ import xarray as xr
 from helpers import tiny, writers
 from safetensors.torch import load_file, save_file
 
-from mpm import artefacts, checkpoints, mae, training
+from mpm import artefacts, checkpoints, mae, masking, training
 from mpm.devices import fabric_on
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
@@ -265,7 +265,8 @@ def test_a_part_without_observed_cells_teaches_nothing():
     for index in ([*blind, *sees], [*sees, *blind], sees, blind):
         model, fabric = wrapped(mae.build(TINY, 1))
         visible, index = torch.tensor([[0, 4]]).expand(len(index), -1), np.array(index)
-        loss = training._backward(model, fabric, toy, torch.as_tensor(index), visible, 0, 2)
+        mask = masking.Mask(visible, torch.zeros(*visible.shape, 0, dtype=torch.bool))
+        loss = training._backward(model, fabric, toy, torch.as_tensor(index), mask, 0, 2)
         found.append([loss, model.fill.weight.grad])
     for loss, gradient in found[:2]:
         torch.testing.assert_close([loss, gradient], found[2])
