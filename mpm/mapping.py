@@ -40,7 +40,7 @@ def predict(
     *,
     samples: int = 100,
     seed: int = 0,
-    batch: int = 256,
+    batch: int = 0,
     device: torch.device | str = "cpu",
     label: str = "predicting",
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ def predict(
     seed : int
         Decides the dropout masks.
     batch : int
-        Windows at a time.
+        Windows at a time; 0: on a CPU 256, which its caches like, else the most that fit.
     device : device
     label : str
         Name of the progress bar.
@@ -83,15 +83,32 @@ def predict(
     weights = _head_samples(classifier, samples, seed)
     # not a list of parts: small tensors between large ones scatter memory, which grows with the map
     drawn = torch.empty(2, len(index), device=device)
+    sizes = [batch] if batch else _sizes(torch.device(device))
+    for size in sizes:
+        try:
+            _predict(classifier, windows, index, weights, drawn, size, label)
+            break
+        except MemoryError:  # half of it may fit
+            if size == sizes[-1]:
+                raise
+    classifier.cpu()
+    likelihood, uncertainty = drawn.cpu().numpy()
+    return likelihood, uncertainty
+
+
+def _sizes(device: torch.device) -> list[int]:
+    """Return how many windows at a time to try."""
+    return [256] if device.type == "cpu" else [2**k for k in range(14, 5, -1)]
+
+
+def _predict(classifier, windows, index, weights, drawn, batch, label) -> None:
+    """Fill `drawn` (2, n) with mean and spread."""
     with enough_memory("prediction", windows, batch):
         for k, part in enumerate(windows.batches(index, batch, label=label)):
             features = classifier.features(*part)
             logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
             sampled, here = logits.sigmoid(), slice(k * batch, (k + 1) * batch)
             drawn[0, here], drawn[1, here] = sampled.mean(dim=1), sampled.std(dim=1, correction=0)
-    classifier.cpu()
-    likelihood, uncertainty = drawn.cpu().numpy()
-    return likelihood, uncertainty
 
 
 def predict_ensemble(
@@ -101,7 +118,7 @@ def predict_ensemble(
     *,
     samples: int = 100,
     seed: int = 0,
-    batch: int = 256,
+    batch: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict cells with several networks that differ in nothing but their seeds.

@@ -155,3 +155,29 @@ def test_a_random_network_is_not_trained(study, cubes):
     start = mae.build(config, 5).state_dict()
     assert all(torch.equal(value, start[name]) for name, value in made[False].items())
     assert not torch.equal(made[True]["fill.weight"], start["fill.weight"])
+
+
+def test_tested_regions_are_told_by_name():
+    "Folds of the region split become splits of their own, those of blocks stay"
+    table = pd.DataFrame({"split": ["region", "region", "blocks"], "fold": ["0", "1", "2"]})
+    made = comparison._name_regions(table, ["north", "south"])
+    assert made["split"].tolist() == ["to north", "to south", "blocks"]
+
+
+def test_a_study_is_compared_line_by_line(study, cubes, tmp_path, monkeypatch, capsys):
+    "One line a run, target and head; the summary and what it was made of are written"
+    monkeypatch.setattr(comparison.artefacts, "home", lambda: tmp_path / "home")
+    plan = Plan(
+        (Variant("patches masked"), Variant("random network", pretrained=False)), (("region", 1),)
+    )
+    made = comparison.compare_study(study, plan, folds=2, control="random network")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].startswith(
+        "region 1, seed 7, MVT: patches masked, probe: auc"
+    )
+    assert set(made["split"]) == {"to south"}
+    own = made[made["variant"] == "random network"]
+    assert own["difference"].tolist() == [0, 0]
+    folder = tmp_path / "home" / "data" / "comparisons"
+    assert sorted(path.name for path in folder.iterdir()) == ["toy.csv", "toy.json"]
+    assert '"control": "random network"' in (folder / "toy.json").read_text()

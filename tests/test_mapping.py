@@ -204,6 +204,27 @@ def test_want_of_memory_says_what_was_too_large(classifier, windows, monkeypatch
         mapping.predict(classifier, windows, everything(windows), batch=64)
 
 
+def test_the_largest_batch_that_fits_is_taken(classifier, windows, monkeypatch):
+    "64 and 32 windows are too many, 16 are not; the prediction is the same"
+    expected = mapping.predict(classifier, windows, everything(windows), seed=7)
+    gather, sizes = Windows.gather, []
+
+    def small(self, index):
+        sizes.append(len(index))
+        if len(index) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        return gather(self, index)
+
+    monkeypatch.setattr(Windows, "gather", small)
+    monkeypatch.setattr(mapping, "_sizes", lambda _: [64, 32, 16, 8])
+    found = mapping.predict(classifier, windows, everything(windows), seed=7)
+    assert sizes[:3] == [64, 32, 16] and max(sizes[2:]) == 16
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    monkeypatch.setattr(mapping, "_sizes", lambda _: [64, 32])
+    with pytest.raises(MemoryError, match="batch 32"):
+        mapping.predict(classifier, windows, everything(windows))
+
+
 # Ensembles
 
 
