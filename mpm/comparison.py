@@ -216,7 +216,7 @@ def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFra
         for head in plan.heads
         if parts[target] is not None
         and (head == "probe" or variant.sees == "network")
-        and (target, head) not in there
+        and (_label(target, plan), head) not in there
     ]
     if not wanted:
         return pd.DataFrame()
@@ -231,12 +231,22 @@ def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFra
         test = parts[target][2]
         made = metrics.Prediction(positive[test], guess, deposit[test], np.nan)
         drawn = metrics.draw_fold(" ".join(map(str, run)), made, (), DRAWS, 0)
-        shared = keys | {"target": target, "head": head, "prevalence": positive[test].mean()}
+        shared = keys | {
+            "target": _label(target, plan),
+            "head": head,
+            "prevalence": positive[test].mean(),
+        }
         shared |= {"deposits": int(drawn["deposits"][0])}
         for metric in SCORED:
             value, *draws = drawn[metric].astype("float32").tolist()
             rows.append(shared | {"metric": metric, "value": value, "draws": draws})
     return pd.DataFrame(rows)
+
+
+def _label(target: str, plan: Plan) -> str:
+    """Name a target; one of which a region is left out is not the same target."""
+    held_back = plan.without is not None and plan.without[0] == target
+    return f"{target} without {plan.without[1]}" if held_back else target
 
 
 def _known(path: Path, keys: dict) -> set[tuple[str, str]]:

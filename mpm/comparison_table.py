@@ -88,7 +88,9 @@ def read(folder: Path) -> pd.DataFrame:
     found = sorted(folder.glob("*.csv"))
     if not found:
         raise FileNotFoundError(f"{folder} holds no comparison: run `mpm compare STUDY`")
-    return pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
+    tables = [pd.read_csv(path) for path in found]
+    tables.sort(key=len, reverse=True)  # the study that was asked most gives the order
+    return pd.concat(tables, ignore_index=True)
 
 
 def layout(table: pd.DataFrame, metric: str = "average_precision") -> pd.DataFrame:

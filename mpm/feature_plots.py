@@ -152,8 +152,9 @@ def differences(table: pd.DataFrame, *, control: str) -> Figure:
     """
     panels = list(table.groupby(["study", "target", "split"], sort=False))
     ways = table[["variant", "head"]].drop_duplicates().apply(tuple, axis=1).tolist()
-    names = [f"{variant}, {head}" if head != "probe" else variant for variant, head in ways]
-    size = (2.4 + 1.9 * len(panels), 0.24 * len(ways) + 1.5)
+    several = table["head"].nunique() > 1
+    names = [f"{variant}, {head}" if several else variant for variant, head in ways]
+    size = (max(5.5, 2.4 + 1.9 * len(panels)), 0.24 * len(ways) + 1.5)
     fig, axes = plt.subplots(
         1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )

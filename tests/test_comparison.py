@@ -98,6 +98,15 @@ def test_what_is_held_back_is_neither_trained_on_nor_scored(cubes):
     assert all((fold.windows.region[part] == 1).any() for part in whole)
 
 
+def test_a_target_without_a_region_goes_by_another_name(study, cubes):
+    "Its deposits are others, so that it must not be set beside the whole target"
+    rows = rows_of(study, cubes, Variant("patches masked"), without=("MVT", "south"))
+    assert rows["target"].unique() == ["MVT without south"]
+    whole = rows_of(study, cubes, Variant("patches masked"))
+    assert whole["target"].unique() == ["MVT"]
+    assert whole["deposits"].iloc[0] > rows["deposits"].iloc[0]
+
+
 def test_a_region_is_tested_by_a_backbone_that_never_saw_it(study, cubes):
     "Scored deposits are those of the south only; the north is trained on"
     rows = rows_of(study, cubes, Variant("patches masked"), runs=(("region", 1),))
