@@ -111,6 +111,8 @@ VARIANTS = (
     _masked("mask ratio 0.5", mask_ratio=0.5),
     _masked("mask ratio 0.9", mask_ratio=0.9),
     _masked("mask ratio 0.95", mask_ratio=0.95),
+    Variant("five times the steps", settings={"steps": 2000}),
+    Variant("ratio 0.5 and five times the steps", {"mask_ratio": 0.5}, {"steps": 2000}),
     _masked("loss on all cells", loss_on="all"),
     _masked("window of 9 cells", window=9),
     _masked("window of 21 cells", window=21),
