@@ -88,9 +88,10 @@ def read(folder: Path) -> pd.DataFrame:
     found = sorted(folder.glob("*.csv"))
     if not found:
         raise FileNotFoundError(f"{folder} holds no comparison: run `mpm compare STUDY`")
-    tables = [pd.read_csv(path) for path in found]
-    tables.sort(key=len, reverse=True)  # the study that was asked most gives the order
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
+    # what was asked most comes first, and gives variants their order
+    rows = table.groupby(["study", "target", "split"])["value"].transform("size")
+    return table.loc[rows.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
 
 def layout(table: pd.DataFrame, metric: str = "average_precision") -> pd.DataFrame:

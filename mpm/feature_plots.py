@@ -154,11 +154,15 @@ def differences(table: pd.DataFrame, *, control: str) -> Figure:
     ways = table[["variant", "head"]].drop_duplicates().apply(tuple, axis=1).tolist()
     several = table["head"].nunique() > 1
     names = [f"{variant}, {head}" if several else variant for variant, head in ways]
-    size = (max(5.5, 2.4 + 1.9 * len(panels)), 0.24 * len(ways) + 1.5)
+    across = min(5, len(panels))
+    down = -(-len(panels) // across)
+    size = (max(5.5, 2.4 + 1.9 * across), down * (0.2 * len(ways) + 0.6) + 0.7)
     fig, axes = plt.subplots(
-        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+        down, across, figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
-    for ax, (keys, rows) in zip(axes[0], panels, strict=True):
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (keys, rows) in zip(axes.flat, panels, strict=False):
         height = [ways.index(way) for way in zip(rows["variant"], rows["head"], strict=True)]
         low, high = rows["difference_low"].to_numpy(), rows["difference_high"].to_numpy()
         colors = np.where(low > 0, "C0", np.where(high < 0, "C3", "0.45"))
@@ -170,7 +174,7 @@ def differences(table: pd.DataFrame, *, control: str) -> Figure:
         ax.grid(axis="y", color="0.92")
         ax.tick_params(labelsize=7)
         ax.locator_params(axis="x", nbins=4)
-    axes[0, 0].set_yticks(range(len(ways)), names, fontsize=8)
+    axes[0, 0].set_yticks(range(len(ways)), names)
     axes[0, 0].set_ylim(len(ways) - 0.5, -0.5)
     metric = {"auc": "AUC"}.get(table["metric"].iloc[0], plots.readable(table["metric"].iloc[0]))
     fig.supxlabel(f"{metric}, difference to {control}", fontsize=9)

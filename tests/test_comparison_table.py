@@ -97,6 +97,10 @@ def test_a_summary_is_read_as_it_was_written(tmp_path):
     found = comparison_table.read(tmp_path)
     assert found["study"].tolist() == ["other", "toy"]
     assert found["value"].tolist() == [0.5124] * 2
+    more = comparison_table.summary(table(rows("a", 0.5), rows("b", 0.5)), "a")
+    comparison_table.write(more, tmp_path, {"seed": 7})
+    first = comparison_table.read(tmp_path)
+    assert first["study"].tolist() == ["toy", "toy", "other"], "what was asked most comes first"
     assert (tmp_path / "toy.json").read_text().count("seed") == 1
     with pytest.raises(FileNotFoundError, match="mpm compare STUDY"):
         comparison_table.read(tmp_path / "nowhere")

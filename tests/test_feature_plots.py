@@ -115,7 +115,7 @@ def test_differences_are_coloured_by_what_is_certain():
     ]
     fig = feature_plots.differences(pd.DataFrame(rows, columns=columns), control="chance")
     assert [ax.get_title() for ax in fig.axes] == ["toy\nMVT, blocks", "toy\nCD, blocks"]
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["good", "bad, full"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["good, probe", "bad, full"]
     points = [ax.collections[1] for ax in fig.axes]
     assert points[0].get_offsets().tolist() == [[0.2, 0], [-0.2, 1]]
     expected = [plt.matplotlib.colors.to_rgba(color) for color in ("C0", "C3", "0.45")]
