@@ -55,7 +55,7 @@ class FineTuneSettings:
 
 FINE_TUNE_PRESETS = {
     "paper": FineTuneSettings(),
-    "demo": FineTuneSettings(steps=225, backbone_rate=1e-3, every=25),
+    "demo": FineTuneSettings(steps=160, backbone_rate=1e-3, every=40),
 }
 
 
