@@ -369,7 +369,12 @@ def compare_study(
             where = f"{first['split']} {first['fold']}, seed {first['seed']}, {first['target']}"
             print(f"{where}: {first['variant']}, {first['head']}: {found}", flush=True)
     table = _name_regions(pd.read_parquet(comparison_path(study)), list(cubes))
-    summary = comparison_table.summary(table, control)
+    rank = {variant.name: number for number, variant in enumerate(VARIANTS)}
+    summary = comparison_table.summary(table, control).sort_values(
+        ["target", "split", "metric", "variant", "head"],
+        key=lambda column: column.map(rank) if column.name == "variant" else column,
+        ignore_index=True,
+    )
     checksums = {name: cube["checksum"].values.tolist() for name, cube in cubes.items()}
     facts = {"control": control, "cells": MOST, "draws": DRAWS, "preset": plan.preset}
     facts |= {"steps": plan.steps, "split": asdict(settings), "checksums": checksums}

@@ -185,6 +185,8 @@ def test_a_study_is_compared_line_by_line(study, cubes, tmp_path, monkeypatch, c
         "region 1, seed 7, MVT: patches masked, probe: auc"
     )
     assert set(made["split"]) == {"to south"}
+    order = made.loc[made["metric"] == "auc", "variant"].tolist()
+    assert order == ["random network", "patches masked"], "not in the order of the list"
     own = made[made["variant"] == "random network"]
     assert own["difference"].tolist() == [0, 0]
     folder = tmp_path / "home" / "data" / "comparisons"
