@@ -1,4 +1,4 @@
-"""The command line: `mpm check`, `mpm fetch`, `mpm run`, `mpm pretrain`, `mpm datacube build`."""
+"""The command line: `mpm check`, `fetch`, `run`, `pretrain`, `compare` and `datacube build`."""
 
 import argparse
 import sys

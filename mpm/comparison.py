@@ -13,9 +13,11 @@ import xarray as xr
 
 from mpm import artefacts, comparison_table, datacube, mae, masking, metrics, probes, training
 from mpm.checkpoints import digest
+from mpm.devices import device_of
 from mpm.folds import Fold, labels, make_fold
+from mpm.pretraining import split_settings
 from mpm.scaling import apply_scaling, fit_scaling
-from mpm.splits import SplitSettings, auto_block_km, dead_cells, make_split
+from mpm.splits import SplitSettings, auto_block_km, make_split
 from mpm.study import Study
 from mpm.windows import make_windows
 
@@ -355,13 +357,11 @@ def compare_study(
     """
     cubes = datacube.read_cubes(study)
     regions = list(cubes.values())
-    radius = max(study.target(name).radius for name in study.targets)
-    settings = SplitSettings(
-        folds=folds,
-        block_km=auto_block_km(regions, 5),
-        dead_cells=dead_cells(regions, 21, radius),  # one division for all, the widest window's
+    # one division for all, with the dead zone of the widest window
+    settings = split_settings(
+        study, cubes, 21, seed=7, folds=folds, block_km=auto_block_km(regions, 5)
     )
-    place = training.device_of(device)
+    place = device_of(device)
     for rows in compare(study, cubes, plan, settings=settings, device=place):
         for _, pair in rows.groupby(["target", "head"], sort=False):
             first = pair.iloc[0]

@@ -73,10 +73,8 @@ def integrated_gradients(
         )
         with torch.no_grad():
             change = classifier(values, observed) - classifier(origin, observed)
-        away, here = (
-            (attribution.flatten(1).sum(dim=1) - change).abs(),
-            slice(k * batch, (k + 1) * batch),
-        )
+        away = (attribution.flatten(1).sum(dim=1) - change).abs()
+        here = slice(k * batch, (k + 1) * batch)
         found[here], gap[here] = attribution.detach(), away.detach() / change.abs().clamp(min=1e-3)
     classifier.cpu()
     return found.numpy(), gap.numpy()

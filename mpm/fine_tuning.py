@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
 from mpm.classifier import Classifier
-from mpm.memory import enough_memory
-from mpm.training import give_memory_back, turn
+from mpm.memory import enough_memory, give_memory_back
+from mpm.training import turn
 from mpm.windows import Windows
 
 
@@ -164,10 +164,10 @@ def _train(model, windows, pools, looked, labels, settings, seed, label) -> pd.D
     generator = torch.Generator().manual_seed(seed)
     judge = partial(_likelihood, model, windows, looked)
     if settings.train == "frozen":  # features stay what they are: the backbone runs once a cell
-        seen = _features(model, windows, looked)
+        seen = features_of(model, windows, looked)
         judge = partial(_head_likelihood, model, seen)
         if not settings.augment:
-            pools = [_features(model, windows, pool) for pool in pools]
+            pools = [features_of(model, windows, pool) for pool in pools]
     best, waited, kept, rows, losses = -1.0, 0, _copy(model), [], []
     for step in tqdm(
         range(1, settings.steps + 1), desc=label, disable=artefacts.quiet(), leave=False
@@ -234,7 +234,8 @@ def _check_finite(value: float, what: str, step: int, settings: FineTuneSettings
 
 
 @torch.no_grad()
-def _features(model: Classifier, windows: Windows, index: np.ndarray | Tensor) -> Tensor:
+def features_of(model: Classifier, windows: Windows, index: np.ndarray | Tensor) -> Tensor:
+    """Return what the head sees of centres, nothing dropped: (n, features)."""
     model.eval()
     return torch.cat([model.features(*part) for part in windows.batches(index, 256)])
 

@@ -87,8 +87,10 @@ class MaskedAutoencoder(nn.Module):
         size = self.config.patch
         patches, seen = patchify(values, size), patchify(observed, size)
         latent = self.encoder.encode(patches, seen, mask)
-        level = self._level(patches, seen, mask)
-        return unpatchify(self.fill(self.decode(latent, mask.visible)) + level, size)
+        made = self.fill(self.decode(latent, mask.visible))
+        if self._lacks_level():
+            made = made + self._level(patches, seen, mask)
+        return unpatchify(made, size)
 
     def decode(self, latent: Tensor, visible: Tensor) -> Tensor:
         """Turn encoded visible patches (N, 1 + kept, width) into all (N, L, decoder width)."""
@@ -120,7 +122,8 @@ class MaskedAutoencoder(nn.Module):
         wanted = patches
         if config.wanted != "values":
             wanted = patchify(masking.target(values, observed, config.wanted, size), size)
-        wanted = wanted - self._level(patches, seen, mask)
+        if self._lacks_level():
+            wanted = wanted - self._level(patches, seen, mask)
         if config.loss_on == "all":
             error = (self.fill(decoded) - wanted).square()
             return error.sum(), torch.full((), error.numel(), device=error.device)
@@ -134,10 +137,12 @@ class MaskedAutoencoder(nn.Module):
         error = (self.fill(decoded) - wanted).where(seen, 0.0)
         return error.square().sum(), seen.sum()
 
-    def _level(self, patches: Tensor, seen: Tensor, mask: Mask) -> Tensor | float:
+    def _lacks_level(self) -> bool:
+        """Say whether the network is asked for values and sees contrasts only."""
+        return self.config.inputs == "contrasts" and self.config.wanted == "values"
+
+    def _level(self, patches: Tensor, seen: Tensor, mask: Mask) -> Tensor:
         """Return what a network that sees contrasts only cannot know: (N, 1, C*patch*patch)."""
-        if self.config.inputs != "contrasts" or self.config.wanted != "values":
-            return 0.0
         level = visible_mean(*self.encoder.shown(patches, seen, mask))
         return level.repeat_interleave(self.config.patch**2, dim=1).unsqueeze(1)
 

@@ -145,18 +145,23 @@ def target(values: Tensor, observed: Tensor, wanted: str, patch: int) -> Tensor:
     """
     if wanted == "values":
         return values
-    counted = observed.to(values.dtype)
-    if wanted == "normalised":
-        side = values.shape[-1] // patch
+    made = _normalised if wanted == "normalised" else _high_pass
+    return made(values, observed.to(values.dtype), patch)
 
-        def spread(x: Tensor) -> Tensor:
-            mean = avg_pool2d(x, patch)
-            return mean.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
-        assert side * patch == values.shape[-1]
-        share = spread(counted).clamp(min=1e-6)
-        centred = (values - spread(values * counted) / share) * counted
-        return centred / (spread(centred.square()) / share + 1e-2).sqrt()
+def _normalised(values: Tensor, counted: Tensor, patch: int) -> Tensor:
+    assert values.shape[-1] % patch == 0
+
+    def spread(x: Tensor) -> Tensor:
+        mean = avg_pool2d(x, patch)
+        return mean.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    share = spread(counted).clamp(min=1e-6)
+    centred = (values - spread(values * counted) / share) * counted
+    return centred / (spread(centred.square()) / share + 1e-2).sqrt()
+
+
+def _high_pass(values: Tensor, counted: Tensor, patch: int) -> Tensor:
     reach = 2 * patch
     padded = [pad(x, (reach,) * 4) for x in (values * counted, counted)]
     sums, count = (avg_pool2d(x, 2 * reach + 1, stride=1) for x in padded)

@@ -96,8 +96,7 @@ def features(
         return np.nan_to_num(windows.centres(index))
     if sees == "statistics":
         return np.concatenate([_statistics(*part) for part in windows.batches(index, 1024)])
-    model = Classifier(encoder).eval()
-    return torch.cat([model.features(*part) for part in windows.batches(index, 256)]).numpy()
+    return fine_tuning.features_of(Classifier(encoder), windows, index).numpy()
 
 
 def _statistics(values: torch.Tensor, observed: torch.Tensor) -> np.ndarray:

@@ -18,7 +18,7 @@ import xarray as xr
 from affine import Affine
 from shapely.geometry import Point, box
 
-from mpm import datacube, mae, rasters
+from mpm import rasters
 from mpm.layers import Layer
 
 WEST, NORTH, STEP = 500_000, 5_006_000, 1000  # corner (m, UTM zone 33 N) and cells of toy regions
@@ -136,6 +136,8 @@ def toy_cube(seed: int) -> xr.Dataset:
 
 def toy_study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
     "As far as training looks at a study, with a small network and cubes that were built"
+    from mpm import datacube, mae  # as in `tiny`
+
     monkeypatch.setenv("MPM_THREADS", "1")
     monkeypatch.setattr(datacube, "read_cubes", lambda _: cubes)
     size = {name: value for name, value in asdict(tiny()).items() if name != "layers"}
@@ -153,3 +155,17 @@ def masked_mean_square(made, values, observed, hidden):
     "The loss by its definition: the mean over cells that are hidden and observed"
     counts = (observed & hidden).to(values.dtype)
     return ((made - values) ** 2 * counts).sum() / counts.sum().clamp(min=1)
+
+
+def bars(fig) -> list:
+    """Colour bars of a figure, in the order drawn."""
+    return [ax._colorbar for ax in fig.axes if hasattr(ax, "_colorbar")]
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def lines(ax) -> dict:
+    """Label to x and y of the lines drawn."""
+    return {line.get_label(): line.get_data() for line in ax.lines}

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
+from helpers import bars
 from rasterio.transform import from_origin
 
 from mpm import feature_plots
@@ -30,11 +31,6 @@ def region(**planes) -> xr.Dataset:
 def drawn(fig) -> list:
     """Axes of a figure that hold a map."""
     return [ax for ax in fig.axes if ax.get_images()]
-
-
-def bars(fig) -> list:
-    """Colour bars of a figure, in the order drawn."""
-    return [ax._colorbar for ax in fig.axes if hasattr(ax, "_colorbar")]
 
 
 def test_components_share_a_symmetric_scale_and_name_their_layers():

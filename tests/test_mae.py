@@ -205,21 +205,9 @@ def test_the_loss_is_that_of_the_wanted_target():
 # Network
 
 
-def test_the_encoder_does_not_see_hidden_patches():
-    "Other values in hidden patches change nothing, other values in visible ones do"
-    model = mae.build(TINY, seed=0)
-    torch.nn.init.normal_(model.encoder.missing.weight, generator=seeded(9))
-    values, observed, mask = batch()
-    hidden = mae.masked_cells(mask, TINY)
-    noise = torch.randn(values.shape, generator=seeded(7))
-    base = encoded(model, values, observed, mask)
-    assert torch.equal(encoded(model, values + noise * hidden, observed & ~hidden, mask), base)
-    assert not torch.allclose(encoded(model, values + noise * ~hidden, observed, mask), base)
-
-
-@pytest.mark.parametrize("task", ["layers", "both", "apart"])
-def test_the_encoder_does_not_see_hidden_layers(task):
-    "Other values in hidden layers of visible patches change nothing: they are as if missing"
+@pytest.mark.parametrize("task", masking.TASKS)
+def test_the_encoder_does_not_see_what_is_hidden(task):
+    "Other values there change nothing, other values in what is visible do; hidden is as missing"
     config = replace(TINY, task=task, units=(0, 1))
     model = mae.build(config, seed=0)
     torch.nn.init.normal_(model.encoder.missing.weight, generator=seeded(9))

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
+from helpers import bars, lines, texts
 from matplotlib.colors import to_rgb
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -54,20 +55,6 @@ def cube(shape=(8, 12), crs=32633, seed=0) -> xr.Dataset:
 
 def maps(ax) -> list:
     return ax.get_images()
-
-
-def bars(fig) -> list:
-    """Colour bars of a figure, in the order drawn."""
-    return [ax._colorbar for ax in fig.axes if hasattr(ax, "_colorbar")]
-
-
-def texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.texts]
-
-
-def lines(ax) -> dict:
-    """Label to x and y of the lines drawn."""
-    return {line.get_label(): line.get_data() for line in ax.lines}
 
 
 # Files
