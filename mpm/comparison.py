@@ -146,6 +146,12 @@ def choose(names: Sequence[str], regions: int) -> tuple[Variant, ...]:
     return tuple(v for v in chosen if regions > 1 or v not in several)
 
 
+def widest_window(preset: str) -> int:
+    """Return the widest window (cells) of all variants: no other reaches over its dead zone."""
+    own = mae.preset(preset, layers=1).window
+    return max(own, *(variant.config.get("window", own) for variant in VARIANTS))
+
+
 def compare(
     study: Study,
     cubes: dict[str, xr.Dataset],
@@ -357,9 +363,14 @@ def compare_study(
     """
     cubes = datacube.read_cubes(study)
     regions = list(cubes.values())
-    # one division for all, with the dead zone of the widest window
+    # one division for all variants
     settings = split_settings(
-        study, cubes, 21, seed=7, folds=folds, block_km=auto_block_km(regions, 5)
+        study,
+        cubes,
+        widest_window(plan.preset),
+        seed=7,
+        folds=folds,
+        block_km=auto_block_km(regions, 5),
     )
     place = device_of(device)
     for rows in compare(study, cubes, plan, settings=settings, device=place):

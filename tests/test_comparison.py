@@ -57,6 +57,12 @@ def test_variants_are_chosen_by_name():
         comparison.choose(["lines"], 1)
 
 
+def test_the_dead_zone_is_that_of_the_widest_window():
+    "21 cells among the variants of the demo, whose own are 15; the paper's own are 33"
+    assert comparison.widest_window("demo") == 21
+    assert comparison.widest_window("paper") == 33
+
+
 def test_what_is_there_is_not_made_again(study, cubes, monkeypatch):
     "A second call trains nothing, another seed or another length of training does"
     variant = Variant("patches masked")
