@@ -206,18 +206,10 @@ def keep(path: Path, rows: pd.DataFrame) -> None:
 
 def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFrame:
     """Make the rows of one variant, run and seed that are not there yet."""
-    first = next(iter(cubes.values()))
-    config = replace(mae.preset(plan.preset, first.sizes["layer"]), **variant.config)
-    if config.task != "patches":
-        config = replace(config, units=masking.units(first, variant.units))
+    config = _config(cubes, variant, plan)
     fold = variant_fold(cubes, variant, *run, settings, config.window, targets=list(study.targets))
     keys = {"study": study.name, "split": run[0], "fold": str(run[1]), "seed": seed}
-    keys |= {"variant": variant.name}
-    # what decides the numbers, besides the keys
-    made_of = asdict(variant) | {"preset": plan.preset, "steps": plan.steps, "cells": MOST}
-    made_of |= {"without": plan.without, "folds": settings.folds, "block_km": settings.block_km}
-    made_of |= {"data": digest(fold.windows.canvas, fold.train, fold.test)}
-    keys |= {"made_of": json.dumps(made_of)}
+    keys |= {"variant": variant.name, "made_of": _made_of(variant, plan, settings, fold)}
     parts = {target: _parts(fold, cubes, target, plan.without) for target in study.targets}
     there = _known(comparison_path(study), keys)
     wanted = [
@@ -231,26 +223,42 @@ def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFra
     if not wanted:
         return pd.DataFrame()
     encoder = backbone(fold, variant, config, plan, seed=seed, device=device).encoder
+    ways = {"sees": variant.sees, "aligned": variant.aligned, "preset": plan.preset, "seed": seed}
     rows = []
     for target, head in wanted:
         positive, deposit = labels(cubes, fold.windows, target)
-        ways = {"sees": variant.sees, "aligned": variant.aligned, "preset": plan.preset}
-        guess = probes.score_cells(
-            fold, encoder, head, **ways, seed=seed, parts=parts[target], positive=positive
-        )
-        test = parts[target][2]
-        made = metrics.Prediction(positive[test], guess, deposit[test], np.nan)
-        drawn = metrics.draw_fold(" ".join(map(str, run)), made, (), DRAWS, 0)
-        shared = keys | {
-            "target": _label(target, plan),
-            "head": head,
-            "prevalence": positive[test].mean(),
-        }
-        shared |= {"deposits": int(drawn["deposits"][0])}
-        for metric in SCORED:
-            value, *draws = drawn[metric].astype("float32").tolist()
-            rows.append(shared | {"metric": metric, "value": value, "draws": draws})
+        own = parts[target]
+        guess = probes.score_cells(fold, encoder, head, **ways, parts=own, positive=positive)
+        made = metrics.Prediction(positive[own[2]], guess, deposit[own[2]], np.nan)
+        named = keys | {"target": _label(target, plan), "head": head}
+        rows += _score_rows(made, named, " ".join(map(str, run)))
     return pd.DataFrame(rows)
+
+
+def _config(cubes: dict, variant: Variant, plan: Plan) -> mae.MAEConfig:
+    first = next(iter(cubes.values()))
+    config = replace(mae.preset(plan.preset, first.sizes["layer"]), **variant.config)
+    if config.task == "patches":
+        return config
+    return replace(config, units=masking.units(first, variant.units))
+
+
+def _made_of(variant: Variant, plan: Plan, settings: SplitSettings, fold: Fold) -> str:
+    """What decides the numbers, besides their keys."""
+    made_of = asdict(variant) | {"preset": plan.preset, "steps": plan.steps, "cells": MOST}
+    made_of |= {"without": plan.without, "folds": settings.folds, "block_km": settings.block_km}
+    return json.dumps(made_of | {"data": digest(fold.windows.canvas, fold.train, fold.test)})
+
+
+def _score_rows(made: metrics.Prediction, named: dict, fold: str) -> list[dict]:
+    """One row a metric, with its bootstrap draws."""
+    drawn = metrics.draw_fold(fold, made, (), DRAWS, 0)
+    shared = {"prevalence": made.y.mean(), "deposits": int(drawn["deposits"][0])}
+    rows = []
+    for metric in SCORED:
+        value, *draws = drawn[metric].astype("float32").tolist()
+        rows.append(named | shared | {"metric": metric, "value": value, "draws": draws})
+    return rows
 
 
 def _label(target: str, plan: Plan) -> str:

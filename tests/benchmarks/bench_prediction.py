@@ -17,11 +17,11 @@ from ratios import by_turns, child, peak_memory, random_windows, ratio, report
 
 from mpm import mae
 from mpm.classifier import Classifier
+from mpm.devices import device_of
 from mpm.fine_tuning import FineTuneSettings
 from mpm.folds import Fold
 from mpm.mapping import predict
 from mpm.pu_selection import choose_negatives
-from mpm.training import device_of
 
 LAYERS, SAMPLES = 14, 100
 PREDICTED = {"paper": 512, "demo": 8192}  # windows, by preset

@@ -19,6 +19,7 @@ from ratios import child, peak_memory, random_windows, report
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpm import mae, training
+from mpm.devices import device_of
 from mpm.windows import Windows
 
 LAYERS = 14
@@ -30,7 +31,7 @@ NOMINAL = {"H100": 989, "H200": 989, "A100": 312}  # TFLOP/s, bfloat16, dense, a
 
 def main() -> None:
     """Print rates, their share, and the peak memory of the published batch."""
-    device = training.device_of("auto")
+    device = device_of("auto")
     config = mae.preset("paper", LAYERS)
     bench_rate(config, device, random_windows(SHAPE, LAYERS, config.window))
     report("peak memory of batch 1024, in parts (GB)", float(child(__file__, "--peak")), 3)
@@ -139,7 +140,7 @@ def measure_peak() -> None:
     windows = random_windows(SHAPE, LAYERS, config.window)
     settings = replace(training.PRETRAIN_PRESETS["paper"], steps=2)
     train, none = np.arange(len(windows)), np.array([], int)
-    cpu = training.device_of("cpu")
+    cpu = device_of("cpu")
     training.pretrain(config, windows, train, none, settings, seed=0, device=cpu)
     print(peak_memory())
 

@@ -15,7 +15,7 @@ import torch
 from affine import Affine
 from ratios import by_turns, random_windows, ratio, report
 
-from mpm.training import device_of
+from mpm.devices import device_of
 from mpm.windows import Windows, window_centres
 
 SHAPE, LAYERS, SIZE = (202, 277), 14, 33
