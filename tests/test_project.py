@@ -70,6 +70,10 @@ LEVELS = [
         "mapping",
         "comparison",
         "comparison_table",
+        "trials",
+        "stress",
+        "as_released",
+        "published",
         "probes",
         "explain",
         "reconstruction",
@@ -77,7 +81,7 @@ LEVELS = [
         "features",
         "evaluation",
     },
-    {"plots", "data_plots", "model_plots", "feature_plots", "kernel", "record", "pipeline"},
+    {"plots", "stress_plots", "data_plots", "model_plots", "feature_plots", "kernel", "record", "pipeline"},
     {"__main__"},
 ]
 MODULES = sorted(path.stem for path in (ROOT / "mpm").glob("*.py") if path.stem != "__init__")
