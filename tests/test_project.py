@@ -71,6 +71,7 @@ LEVELS = [
         "comparison",
         "comparison_table",
         "trials",
+        "perturb",
         "stress",
         "as_released",
         "published",

@@ -1,9 +1,8 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import tiny, toy_cube
+from helpers import tiny, toy_cube, written_study
 
 from mpm import datacube, mae, trials
 from mpm.folds import make_fold
@@ -31,15 +30,8 @@ def layer_value(name, task):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    "One region of 60 x 60 cells, whose cube is written, and windows of 9 cells"
-    size = {name: value for name, value in vars(tiny()).items() if name != "layers"}
-    monkeypatch.setitem(mae.PRESETS, "demo", size)
-    study = SimpleNamespace(
-        name="toy", processed=tmp_path, regions={"one": None}, targets={"MVT": None}
-    )
-    datacube.write(toy_cube(1), datacube.path(study, "one"))
     FITTED.clear()
-    return study
+    return written_study(tmp_path, monkeypatch)
 
 
 def run(study, wanted, *, seed=7, processes=1, settings=SETTINGS, fit=layer_value):
