@@ -325,10 +325,11 @@ def _one_thread() -> Iterator[None]:
 def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> dict[Key, dict]:
     """What decides each result."""
     cubes = datacube.read_cubes(bench.study)
-    function = getattr(work, "func", work)
+    functions = [getattr(work, "func", work), bench.fit, bench.build or make_fold]
+    code = [function.__module__.removeprefix("mpm.") for function in functions]
     own |= {name: getattr(bench, name) for name in ("preset", "seed", "device")}
     own |= {"fit": f"{bench.fit.__module__}.{bench.fit.__qualname__}"}
-    own |= {"code": code_hash("trials", function.__module__.removeprefix("mpm."))}
+    own |= {"code": code_hash("trials", *code)}
     own |= {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
     own |= {"data": _data(cubes, bench.target)}
     folds = dict.fromkeys((split, number) for split, number, _ in wanted)

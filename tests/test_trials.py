@@ -1,10 +1,12 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from helpers import tiny, toy_cube, written_study
 
-from mpm import datacube, mae, trials
+from mpm import datacube, mae, stress, trials
+from mpm.as_released import protocol_fold
 from mpm.folds import make_fold
 from mpm.mapping import PREDICTION_COLUMNS
 from mpm.metrics import best_threshold
@@ -175,6 +177,17 @@ def test_methods_on_a_backbone_get_that_of_their_fold(study, monkeypatch):
     save_backbone(study, folds[1])
     with pytest.raises(ValueError, match="blocks_0 was pretrained on other windows or cells"):
         run(study, wanted, fit=fit)
+
+
+def test_all_code_that_decides_a_result_is_hashed(study, monkeypatch):
+    "That of the runner, of the work, of the scorer and of what divides the cells"
+    asked = []
+    monkeypatch.setattr(trials, "code_hash", lambda *modules: asked.extend(modules) or "")
+    settings = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold)
+    work, wanted = partial(stress.scarcity, plan=stress.Plan()), [("as_released", 0, "gravity")]
+    with pytest.raises(ValueError, match="0 positive cells"):  # the map is too small
+        trials.make(settings, wanted, work, name="any", processes=1)
+    assert asked == ["trials", "stress", "test_trials", "as_released"]
 
 
 def test_the_hash_follows_imports(tmp_path, monkeypatch):
