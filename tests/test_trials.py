@@ -185,7 +185,7 @@ def test_all_code_that_decides_a_result_is_hashed(study, monkeypatch):
     monkeypatch.setattr(trials, "code_hash", lambda *modules: asked.extend(modules) or "")
     settings = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold)
     work, wanted = partial(stress.scarcity, plan=stress.Plan()), [("as_released", 0, "gravity")]
-    with pytest.raises(ValueError, match="0 positive cells"):  # the map is too small
+    with pytest.raises(ValueError, match="positive cells of"):  # the map is too small
         trials.make(settings, wanted, work, name="any", processes=1)
     assert asked == ["trials", "stress", "test_trials", "as_released"]
 
