@@ -104,8 +104,8 @@ def find_districts(
     most : int
         Districts.
     km : float
-        0: the dead zone, as deposits closer than that hide each other in training anyway; or the
-        first of its half, quarter ... that makes the most districts.
+        0: the dead zone, as deposits closer than that hide each other in training anyway; if that
+        makes fewer than three districts, the first of its half, quarter ... that makes three.
     dead_km : float
         Width of the dead zone (km).
 
@@ -126,8 +126,11 @@ def find_districts(
     while not km and widths[-1] / 2 >= smallest:
         widths.append(widths[-1] / 2)
     target, group = (deposits[name].to_numpy().astype(int) for name in ("target", "group"))
-    tries = [_merge(_clusters(group, apart, width), target, apart, most) for width in widths]
-    return max(tries, key=lambda district: district.max())  # the first of equals
+    for width in widths:
+        district = _merge(_clusters(group, apart, width), target, apart, most)
+        if district.max() >= 2:
+            break
+    return district
 
 
 def positive_cells(cubes: Sequence[xr.Dataset], targets: Sequence[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -50,7 +50,8 @@ class Scaling:
         "no observation", "missing in ...", "skewed: log", "fences off: ...".
     seen : tuple of str
         The cells it was fitted on, a region each, as `leaks.pack` writes them, so that
-        `leaks.check` can tell whether they are another split's test cells; empty if not known.
+        `leaks.check` can tell whether they are another split's test cells; empty if not known. Two
+        scalings of the same numbers are equal, whatever they have seen.
     """
 
     layers: tuple[str, ...]
@@ -63,7 +64,7 @@ class Scaling:
     std: tuple[float, ...]
     binary: tuple[bool, ...]
     notes: tuple[str, ...]
-    seen: tuple[str, ...] = ()
+    seen: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def save(self, path: Path) -> None:
         """Write the scaling as JSON; an infinite fence becomes null."""

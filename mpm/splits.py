@@ -188,7 +188,7 @@ def make_split(
 def _divide(cubes, numbers, test, validates: Sequence[int], gap: int, targets) -> Split:
     """Validate on one of some folds, beyond the dead zone of the test cells; train on the rest."""
     free = [(number >= 0) & ~near(cells, gap) for number, cells in zip(numbers, test, strict=True)]
-    held = np.zeros((len(targets), max(validates) + 1))
+    held = np.zeros((len(targets), 1 + max(number.max() for number in numbers)))
     for row, target in zip(held, targets, strict=True):
         for number, own, cube in zip(numbers, free, cubes, strict=True):
             row += np.bincount(number[own & cube[target].values], minlength=len(row))
