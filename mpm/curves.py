@@ -1,10 +1,12 @@
 """Curves of one fold on a common grid, so that folds can be averaged, and calibration."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from sklearn import metrics as sklearn_metrics
 
-from mpm.metrics import Prediction, captured
+from mpm.bootstrap import deposit_weights
+from mpm.prediction import BINS, Prediction, best_cells, calibration_edges, captured
 
 
 def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
@@ -14,8 +16,11 @@ def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
     """
     if not prediction.both_classes:
         return np.full(len(grid), np.nan)
-    false, true, _ = sklearn_metrics.roc_curve(prediction.y, prediction.p)
-    return np.interp(grid, false, true)
+    hits, above, with_equal = _steps(prediction)
+    # the curve runs level to each step, and up (aslant through cells of equal score)
+    false = np.stack([above, with_equal], axis=1).ravel() / np.count_nonzero(~prediction.y)
+    true = np.stack([np.append(0, hits[:-1]), hits], axis=1).ravel() / hits[-1]
+    return np.interp(grid, [0, *false, 1], [0, *true, 1])
 
 
 def precision_recall(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
@@ -26,9 +31,20 @@ def precision_recall(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
     """
     if not prediction.both_classes:
         return np.full(len(grid), np.nan)
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(prediction.y, prediction.p)
-    precision, recall = precision[-2::-1], recall[-2::-1]  # without the made-up end (1, 0)
+    hits, _, with_equal = _steps(prediction)
+    precision, recall = hits / (hits + with_equal), hits / hits[-1]
     return precision[np.searchsorted(recall, np.asarray(grid) - 1e-12)]
+
+
+def _steps(prediction: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count at the distinct scores of positive cells, from the highest on, (scores,) each.
+
+    Positive cells of that score or more; unlabeled cells of a higher score; and of it or more.
+    """
+    scores, count = np.unique(-prediction.p[prediction.y], return_counts=True)
+    negative = np.sort(-prediction.p[~prediction.y])
+    above, with_equal = (np.searchsorted(negative, scores, side) for side in ("left", "right"))
+    return np.cumsum(count), above, with_equal
 
 
 def capture_efficiency(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
@@ -43,7 +59,72 @@ def capture_efficiency(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
     return captured(prediction, grid).mean(axis=1)
 
 
-def calibration_table(y: np.ndarray, p: np.ndarray, *, bins: int = 10) -> pd.DataFrame:
+def prediction_area(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
+    """Return what lies at or above thresholds: (2, grid).
+
+    First the share of deposits whose best cell does, then one less the share of cells. The higher
+    both are where they cross, the better: many deposits in little area. Thresholds are quantiles of
+    the likelihood, so that folds and methods of different scales can be compared. NaN without
+    deposits.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    grid : array (grid,)
+        Quantiles, 0 to 1.
+
+    Source: Yousefi and Carranza 2015, doi:10.1016/j.cageo.2015.03.007.
+    """
+    if not prediction.y.any():
+        return np.full((2, len(grid)), np.nan)
+    thresholds = np.quantile(prediction.p, grid, method="inverted_cdf")
+    cells, best = np.sort(prediction.p), np.sort(best_cells(prediction))
+    found = 1 - np.searchsorted(best, thresholds) / len(best)
+    return np.stack([found, np.searchsorted(cells, thresholds) / len(cells)])
+
+
+def reliability(
+    folds: Mapping[str, Prediction], *, bins: int = BINS, draws: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Compare predicted with observed rates of all folds, with intervals over deposits.
+
+    Cells of all folds are binned together: a probability means the same in every fold, as a rank
+    does not. In a bin without positives the upper end is the rule of three: were three deposits
+    expected there, one would be seen with 95 %.
+
+    Parameters
+    ----------
+    folds : mapping of Prediction
+    bins : int
+        Of equal count.
+    draws, seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        One row a bin: predicted, observed, cells, positives, low, high (95 % interval of the
+        observed rate; NaN with fewer than two deposits).
+    """
+    y, p = (np.concatenate([getattr(fold, name) for fold in folds.values()]) for name in "yp")
+    table = calibration_table(y, p, bins=bins)
+    start = np.cumsum([0, *(fold.deposits for fold in folds.values())])
+    index = np.concatenate(
+        [at + fold.index for at, fold in zip(start, folds.values(), strict=False)]
+    )
+    number, count = start[-1], len(table)
+    place = index * count + np.searchsorted(calibration_edges(p, bins), p[y])
+    cells = np.bincount(place, minlength=number * count).reshape(number, count)
+    found = deposit_weights("", number, draws, seed)[1:] @ cells
+    rate = found / (found + (table["cells"] - table["positives"]).to_numpy())
+    low, high = np.percentile(rate, [2.5, 97.5], axis=0)
+    none = (table["positives"] == 0).to_numpy()
+    high[none] = np.minimum(1, 3 * y.sum() / max(number, 1) / table["cells"][none])
+    few = np.full(count, np.nan)
+    return table.assign(low=low if number > 1 else few, high=high if number > 1 else few)
+
+
+def calibration_table(y: np.ndarray, p: np.ndarray, *, bins: int = BINS) -> pd.DataFrame:
     """Compare predicted with observed rates in bins of equal count.
 
     Bins of equal width would leave all but the lowest empty when positives are rare. Cells of equal
@@ -64,7 +145,7 @@ def calibration_table(y: np.ndarray, p: np.ndarray, *, bins: int = 10) -> pd.Dat
         One row a bin: predicted (mean p), observed (share of positives), cells, positives.
     """
     y, p = np.asarray(y, dtype=bool), np.asarray(p, dtype="float64")
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf"))
+    edges = calibration_edges(p, bins)
     cells = pd.DataFrame({"bin": np.searchsorted(edges, p), "predicted": p, "observed": y})
     table = cells.groupby("bin").agg(
         predicted=("predicted", "mean"),
@@ -75,7 +156,7 @@ def calibration_table(y: np.ndarray, p: np.ndarray, *, bins: int = 10) -> pd.Dat
     return table.reset_index(drop=True)
 
 
-def expected_calibration_error(y: np.ndarray, p: np.ndarray, *, bins: int = 10) -> float:
+def expected_calibration_error(y: np.ndarray, p: np.ndarray, *, bins: int = BINS) -> float:
     """Return the mean of |predicted - observed rate| over the bins, weighted by their cells.
 
     The observed rate is that of positives, not the accuracy, which is near 1 for rare events

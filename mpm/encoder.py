@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -195,6 +196,31 @@ def blocks(width: int, depth: int, heads: int) -> nn.ModuleList:
         Block(dim=width, num_heads=heads, mlp_ratio=4.0, qkv_bias=False, norm_layer=nn.LayerNorm)
         for _ in range(depth)
     )
+
+
+def resnet18(channels: int, width: int) -> nn.Module:
+    """Return timm's ResNet-18 without its head, for small windows: (N, C, H, W) -> (N, F, h, w).
+
+    The published stem, a convolution of 7 x 7 cells with stride 2 and pooling with stride 2, would
+    leave a quarter of a window's rows before the first block; here it is 3 x 3 with stride 1.
+
+    Parameters
+    ----------
+    channels : int
+        C.
+    width : int
+        Features of the first of four stages, 64 as published; F is eight times as many.
+
+    Source: He et al. 2016, arXiv:1512.03385; the stem is that of its section 4.2.
+    """
+    stages = tuple(width * 2**k for k in range(4))
+    # the "deep" stem is the one whose width may be chosen; it is replaced below
+    stem = {"in_chans": channels, "stem_type": "deep", "stem_width": width // 2}
+    net = ResNet(BasicBlock, (2, 2, 2, 2), channels=stages, num_classes=0, global_pool="", **stem)
+    net.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    return net
 
 
 def pick(tokens: Tensor, index: Tensor) -> Tensor:

@@ -1,32 +1,35 @@
 """Put the predictions of all methods side by side: tables, differences, curves, held-out maps."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyproj
 import xarray as xr
-from scipy.stats import spearmanr
 
 from mpm import curves, demo, deposits
-from mpm.metrics import Prediction, best_threshold, paired_difference, score_folds
+from mpm.metrics import best_threshold, paired_differences
+from mpm.score_runs import Folds, read_cells
+from mpm.score_runs import by_fold as by_fold
+from mpm.score_runs import score_against_truth as score_against_truth
+from mpm.score_runs import score_all as score_all
 from mpm.splits import SplitSettings, make_split
 from mpm.study import Study
 
-Folds = dict[str, Prediction]
+SPLITS = ("blocks", "latitude", "district", "region", "random")  # what flatters comes last
+CONTROLS = ("oracle", "distance_to_deposit", "shuffled_labels")  # no methods to choose from
 
 
-def by_fold(rows: pd.DataFrame) -> Folds:
-    """Split one method's predictions (columns of `mapping.PREDICTION_COLUMNS`) into folds."""
-    return {
-        fold: Prediction(
-            part["positive"].to_numpy(),
-            part["likelihood"].to_numpy(),
-            part["deposit"].to_numpy(),
-            float(part["threshold"].iloc[0]),
-        )
-        for fold, part in rows.groupby("fold", sort=True)
-    }
+def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
+    """Return each name once: those of `first` in its order, then others as they come."""
+    names = list(dict.fromkeys(names))
+    return [name for name in first if name in names] + [name for name in names if name not in first]
+
+
+def is_control(method: str) -> bool:
+    """Whether a method is a control: one of `CONTROLS`, or any method on shuffled labels."""
+    return method in CONTROLS or method.startswith("shuffled")
 
 
 def score_table(mean: pd.DataFrame, shown: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
@@ -44,7 +47,7 @@ def score_table(mean: pd.DataFrame, shown: Sequence[str], methods: Sequence[str]
     Returns
     -------
     DataFrame of str
-        Index split and method.
+        Index split, in the order of `SPLITS`, and method; those not asked for come last.
     """
     rows = mean[mean["metric"].isin(shown)]
     text = [
@@ -52,8 +55,9 @@ def score_table(mean: pd.DataFrame, shown: Sequence[str], methods: Sequence[str]
         for value, low, high in rows[["value", "low", "high"]].itertuples(index=False)
     ]
     table = rows.assign(text=text).pivot(index=["split", "method"], columns="metric", values="text")
-    order = [key for split in ("blocks", "random") for key in table.index if key[0] == split]
-    order.sort(key=lambda key: (key[0], list(methods).index(key[1])))
+    splits = in_order(table.index.get_level_values("split"), SPLITS)
+    names = in_order(table.index.get_level_values("method"), methods)
+    order = [key for key in itertools.product(splits, names) if key in table.index]
     return table.loc[order, [name for name in shown if name in table]].fillna("")
 
 
@@ -73,34 +77,36 @@ def differences(
     DataFrame
         method, other, metric, difference (first less second), low, high (95 % interval).
     """
-    rows = []
-    for one, other in pairs:
-        for metric in names:
-            gap = paired_difference(
-                folds[split, one], folds[split, other], metric, draws=draws, seed=seed
-            )
-            rows.append((one, other, metric, *gap))
+    own = {method: folds[split, method] for pair in pairs for method in pair}
+    found = paired_differences(own, pairs, names, draws=draws, seed=seed)
+    rows = [(*key, *gap) for key, gap in found.items()]
     return pd.DataFrame(rows, columns=["method", "other", "metric", "difference", "low", "high"])
 
 
 def curves_by_split(
     folds: Mapping[tuple[str, str], Folds], methods: Sequence[str], grid: np.ndarray
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return all curves: split to kind to method to (folds, points)."""
+    """Return all curves: split to kind to method to (folds, points).
+
+    Kinds are roc, precision_recall and capture, and prediction_area with (folds, 2, points), of the
+    methods that were run under a split.
+    """
     kinds = {
         "roc": curves.roc,
         "precision_recall": curves.precision_recall,
         "capture": curves.capture_efficiency,
+        "prediction_area": curves.prediction_area,
     }
     return {
         split: {
             kind: {
                 method: np.stack([draw(fold, grid) for fold in folds[split, method].values()])
                 for method in methods
+                if (split, method) in folds
             }
             for kind, draw in kinds.items()
         }
-        for split in dict.fromkeys(split for split, _ in folds)
+        for split in in_order((split for split, _ in folds), SPLITS)
     }
 
 
@@ -170,7 +176,7 @@ def oracle(
     cells = rows[rows["method"] == rows["method"].iloc[0]].copy()
     cells["method"] = "oracle"
     cells["uncertainty"] = np.float32(np.nan)
-    cells["likelihood"] = _read(truth, cells).astype("float32")
+    cells["likelihood"] = read_cells(truth, cells).astype("float32")
     regions = list(cubes.values())
     for (split, fold), part in cells.groupby(["split", "fold"]):
         parts = make_split(regions, split, int(fold), settings, targets=list(study.targets))
@@ -201,83 +207,57 @@ def undiscovered(study: Study, cubes: Mapping[str, xr.Dataset], target: str) -> 
     return planes
 
 
-def score_against_truth(
-    rows: pd.DataFrame,
-    hidden: list[np.ndarray],
-    truth: list[np.ndarray],
-    *,
-    draws: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Score one method on what only the demo knows.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        One split and method.
-    hidden, truth : list of array (y, x)
-        Of `undiscovered`, and the true probability, a region each.
-
-    Returns
-    -------
-    DataFrame
-        fold, metric, value, low, high; metrics `<metric>_undiscovered` (known positive cells left
-        out) and `correlation_with_truth` (Spearman).
-    """
-    number = _read(hidden, rows).astype(int)
-    unknown = rows.assign(positive=number >= 0, deposit=number)[~rows["positive"].to_numpy()]
-    table = score_folds(by_fold(unknown), draws=draws, seed=seed)
-    table["metric"] += "_undiscovered"
-    true = pd.Series(_read(truth, rows), index=rows.index)
-    found = {
-        fold: spearmanr(part["likelihood"], true[part.index], nan_policy="omit").statistic
-        for fold, part in rows.groupby("fold", sort=True)
-    }
-    found["mean"] = np.mean(list(found.values()))
-    correlation = pd.DataFrame({"fold": list(found), "value": list(found.values())})
-    correlation = correlation.assign(metric="correlation_with_truth", low=np.nan, high=np.nan)
-    return pd.concat([table, correlation[table.columns]], ignore_index=True)
-
-
-def _read(planes: list[np.ndarray], rows: pd.DataFrame) -> np.ndarray:
-    """Read planes (y, x), a region each, at the rows' cells."""
-    values = np.empty(len(rows))
-    for number, plane in enumerate(planes):
-        here = (rows["region"] == number).to_numpy()
-        values[here] = plane[rows["row"].to_numpy()[here], rows["col"].to_numpy()[here]]
-    return values
-
-
-def findings(mean: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+def findings(mean: pd.DataFrame, compared: pd.DataFrame, *, split: str = "blocks") -> list[str]:
     """Say in a few sentences what the scores show.
 
     Parameters
     ----------
     mean : DataFrame
-        Rows of the score table with fold "mean".
+        Rows of the score table with fold "mean", of any splits and methods.
     compared : DataFrame
-        Of `differences`, with "mae" against "vit_scratch".
+        Of `differences`; what pretraining adds is said if "mae" is compared with "vit_scratch".
+    split : str
+        Of `compared`.
     """
-    trained = mean[mean["method"] != "oracle"]
-    block = trained[(trained["split"] == "blocks") & (trained["metric"] == "average_precision")]
-    first, second = block.nlargest(2, "value").itertuples()
-    auc = trained[trained["metric"] == "auc"].pivot(index="method", columns="split", values="value")
-    gain = auc["random"] - auc["blocks"]
-    control = compared[
-        (compared["other"] == "vit_scratch") & (compared["metric"] == "average_precision")
-    ].iloc[0]
-    lines = [
-        f"best average precision under blocks: {first.method} ({first.value:.3f}), "
-        f"then {second.method} ({second.value:.3f})",
-        f"AUC that the random split adds: {gain.min():+.3f} to {gain.max():+.3f}",
-        f"pretraining adds {control.difference:+.3f} average precision under blocks "
-        f"(95 % interval {control.low:+.3f} to {control.high:+.3f})",
-    ]
-    every = mean[mean["metric"] == "auc"].pivot(index="method", columns="split", values="value")
-    if "oracle" in every.index:
-        beat = every.index[every["random"] > every.loc["oracle", "random"]]
+    lines = []
+    wide = mean[mean["metric"].isin(["auc", "average_precision"])]
+    wide = wide.pivot(index="method", columns=["metric", "split"], values="value")
+    methods = [method for method in wide.index if not is_control(method)]
+    splits = in_order(mean["split"], SPLITS)
+    for each in splits:
+        scores = wide.loc[methods, ("average_precision", each)].dropna().nlargest(2)
+        named = ", then ".join(f"{method} ({value:.3f})" for method, value in scores.items())
+        lines += [f"best average precision under {each}: {named}"] if named else []
+    for each in splits:
+        if "random" in splits and each != "random":
+            gain = (wide["auc", "random"] - wide["auc", each])[methods].dropna()
+            span = f"{gain.min():+.3f} to {gain.max():+.3f}"
+            lines.append(f"AUC that the random split adds to that under {each}: {span}")
+    control = compared[(compared["method"] == "mae") & (compared["other"] == "vit_scratch")]
+    for row in control[control["metric"] == "average_precision"].itertuples():
         lines.append(
-            "above the true probability under the random split (leak, discovery bias or chance): "
-            + (", ".join(beat) or "none")
+            f"pretraining adds {row.difference:+.3f} average precision under {split} "
+            f"(95 % interval {row.low:+.3f} to {row.high:+.3f})"
         )
+    return lines + _against_controls(wide["auc"], splits)
+
+
+def _against_controls(auc: pd.DataFrame, splits: Sequence[str]) -> list[str]:
+    """Say which methods beat the truth, and which are no better than the nearest known deposit."""
+    lines = []
+    for split in splits:
+        scores = auc[split].dropna()
+        methods = [name for name in scores.index if not is_control(name)]
+        if "oracle" in scores:
+            above = [name for name in methods if scores[name] > scores["oracle"]]
+            lines.append(
+                f"above the true probability under {split} (leak, discovery bias or chance): "
+                + (", ".join(above) or "none")
+            )
+        if "distance_to_deposit" in scores:
+            below = [name for name in methods if scores[name] <= scores["distance_to_deposit"]]
+            lines.append(
+                f"no better than the distance to the nearest known deposit under {split}: "
+                + (", ".join(below) or "none")
+            )
     return lines

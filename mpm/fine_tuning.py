@@ -123,7 +123,7 @@ def fine_tune(
 def _classifier(encoder: mae.Encoder, settings: FineTuneSettings, seed: int) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        copy = mae.Encoder(encoder.config)
+        copy = type(encoder)(encoder.config)
         copy.load_state_dict(encoder.state_dict())
         model = Classifier(copy, view=settings.view, dropout=settings.dropout)
     if settings.train != "full":

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mpm import artefacts, mae
 from mpm.scaling import Scaling, apply_scaling, fit_scaling
-from mpm.splits import SplitSettings, check, make_split
+from mpm.splits import SplitSettings, check, deals_cells, make_split
 from mpm.study import Study
 from mpm.windows import Windows, make_windows
 
@@ -66,11 +66,20 @@ def make_fold(
     Returns
     -------
     Fold
+
+    Raises
+    ------
+    ValueError
+        As `splits.make_split` and `splits.check`.
     """
     regions = list(cubes.values())
     parts = make_split(regions, split, number, settings, targets=targets)
-    check(parts, 0 if split == "random" else settings.dead_cells)
     scaling = scaling or fit_scaling(regions, parts.train)
+    if deals_cells(split, settings):  # deposits are parted and windows overlap, for contrast
+        check(parts, scaling=scaling)
+    else:
+        known = {name: [cube[f"{name}_deposit"].values for cube in regions] for name in targets}
+        check(parts, settings.dead_cells, window=window, deposits=known, scaling=scaling)
     windows = make_windows([apply_scaling(cube, scaling) for cube in regions], window)
     index = [
         np.flatnonzero(windows.take(part)) for part in (parts.train, parts.validation, parts.test)

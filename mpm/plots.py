@@ -1,4 +1,4 @@
-"""Figures: style, saving, maps and their parts, scores, baselines and explanations."""
+"""Figures: style, saving, maps and their parts, baselines and explanations."""
 
 import io
 import textwrap
@@ -372,95 +372,6 @@ def attribution_maps(
     fig.colorbar(
         axes[0][0].images[0], ax=list(axes.flat), label="contribution to the logit", shrink=0.7
     )
-    return fig
-
-
-def score_dots(
-    scores: pd.DataFrame, metrics: Mapping[str, str], *, chance: Mapping[str, float]
-) -> Figure:
-    """Draw scores averaged over folds with 95 % intervals: methods down, splits by colour.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Rows of the score table with fold "mean".
-    metrics : mapping
-        Metric to axis title.
-    chance : mapping
-        Metric to the value of a random ranking.
-    """
-    order = [name for name in METHODS if name in set(scores["method"])][::-1]
-    fig, axes = panels(len(metrics), size=(4.3, 0.42 * len(order) + 1.4), sharey=True)
-    for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
-        for shift, split in zip([0.15, -0.15], ["blocks", "random"], strict=True):
-            rows = scores[(scores["metric"] == metric) & (scores["split"] == split)]
-            rows = rows.set_index("method").reindex(order)
-            height = np.arange(len(order)) + shift
-            ax.hlines(height, rows["low"], rows["high"], color=f"C{int(shift < 0)}", alpha=0.6)
-            ax.plot(rows["value"], height, "os"[shift < 0], color=f"C{int(shift < 0)}", label=split)
-        if metric in chance:
-            ax.axvline(chance[metric], color="0.6", linewidth=0.8, linestyle=":")
-        ax.set_yticks(range(len(order)), [METHODS[name] for name in order])
-        ax.set(xlabel=title)
-        ax.grid(axis="y", color="0.93")
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, [f"{name} split" for name in names], loc="outside upper right", ncols=2)
-    sns.despine(fig)
-    return fig
-
-
-def fold_curves(
-    curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], grid: np.ndarray
-) -> Figure:
-    """Draw ROC, precision-recall and capture-efficiency curves, a row a split.
-
-    Parameters
-    ----------
-    curves : mapping
-        Split to kind ("roc", "precision_recall", "capture") to method to (folds, points) values on
-        `grid`.
-    grid : array (points,)
-        Common x values, 0 to 1.
-    """
-    labels = {
-        "roc": ("false positive rate", "true positive rate", "ROC"),
-        "precision_recall": ("recall", "precision", "precision-recall"),
-        "capture": (
-            "share of area, most likely first",
-            "share of deposits captured",
-            "capture-efficiency",
-        ),
-    }
-    fig, axes = plt.subplots(
-        len(curves), 3, figsize=(12, 3.6 * len(curves)), layout="constrained", squeeze=False
-    )
-    for row, (split, kinds) in zip(axes, curves.items(), strict=True):
-        for ax, (kind, methods) in zip(row, kinds.items(), strict=True):
-            for name in [name for name in METHODS if name in methods]:
-                values = methods[name]
-                color = "0.2" if name == "oracle" else f"C{list(METHODS).index(name) - 1}"
-                ax.plot(
-                    grid,
-                    np.nanmean(values, axis=0),
-                    color=color,
-                    label=METHODS[name],
-                    linestyle="--" if name == "oracle" else "-",
-                )
-                if name == "mae" and len(values) > 1:
-                    ax.fill_between(
-                        grid,
-                        np.nanmin(values, axis=0),
-                        np.nanmax(values, axis=0),
-                        color=color,
-                        alpha=0.15,
-                        linewidth=0,
-                    )
-            x, y, title = labels[kind]
-            if kind != "precision_recall":
-                ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
-            ax.set(xlabel=x, ylabel=y, title=f"{split}: {title}", xlim=(0, 1), ylim=(0, 1.02))
-    axes[0][0].legend(fontsize=7, loc="lower right")
-    sns.despine(fig)
     return fig
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import artefacts
+from mpm import artefacts, leaks
 
 NO_OBSERVATION = "no observation"  # every training cell lacks the layer
 MISSING_IN = "missing in"  # so does every training cell of the regions named
@@ -22,7 +22,7 @@ FENCES_OFF = "fences off: zero interquartile range"
 
 @dataclass(frozen=True)
 class Scaling:
-    """How to scale each layer; every field holds one entry a layer.
+    """How to scale each layer; every field but the last holds one entry a layer.
 
     Attributes
     ----------
@@ -48,6 +48,10 @@ class Scaling:
     notes : tuple of str
         Empty, or what is special, joined by "; ": "constant", "absent in training",
         "no observation", "missing in ...", "skewed: log", "fences off: ...".
+    seen : tuple of str
+        The cells it was fitted on, a region each, as `leaks.pack` writes them, so that
+        `leaks.check` can tell whether they are another split's test cells; empty if not known. Two
+        scalings of the same numbers are equal, whatever they have seen.
     """
 
     layers: tuple[str, ...]
@@ -60,6 +64,7 @@ class Scaling:
     std: tuple[float, ...]
     binary: tuple[bool, ...]
     notes: tuple[str, ...]
+    seen: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def save(self, path: Path) -> None:
         """Write the scaling as JSON; an infinite fence becomes null."""
@@ -79,8 +84,8 @@ class Scaling:
             If the file holds something else, or a scaling of another version; it is named.
         """
         content = artefacts.read_json(path)
-        names = list(cls.__dataclass_fields__)
-        if not isinstance(content, dict) or set(content) != set(names):
+        *names, last = cls.__dataclass_fields__
+        if not isinstance(content, dict) or set(content) - {last} != set(names):
             raise ValueError(
                 f"{path} is not a scaling of this version, which holds {', '.join(names)}; "
                 "run the notebook that fitted it again"
@@ -89,7 +94,7 @@ class Scaling:
             raise ValueError(f"{path} is damaged: its lists differ in length; refit it")
         content["low"] = [-math.inf if item is None else item for item in content["low"]]
         content["high"] = [math.inf if item is None else item for item in content["high"]]
-        return cls(**{name: tuple(content[name]) for name in names})
+        return cls(**{name: tuple(items) for name, items in content.items()})
 
 
 def fit_scaling(
@@ -149,7 +154,9 @@ def fit_scaling(
         if silent and row["notes"] != NO_OBSERVATION:
             row["notes"] = _join(row["notes"], f"{MISSING_IN} {', '.join(silent)}")
         rows.append(row)
-    return Scaling(tuple(layers), **{name: tuple(row[name] for row in rows) for name in rows[0]})
+    seen = tuple(leaks.pack(mask) for mask in masks)
+    fields = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    return Scaling(tuple(layers), **fields, seen=seen)
 
 
 def _join(*notes: str) -> str:

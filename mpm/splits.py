@@ -5,10 +5,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from scipy.ndimage import label, maximum_filter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from mpm.dealing import cell_km, deal_blocks, first_cells
+from mpm.districts import district_ground, find_districts, latitude_bands
+from mpm.leaks import Split, near
+from mpm.leaks import check as check  # this is where it is looked for
+
+Kind = Literal["blocks", "random", "latitude", "district", "region", "final"]
+
+REMEDIES = {
+    "blocks": "use fewer folds or smaller blocks",
+    "random": "use fewer folds",
+    "latitude": "use fewer latitude_groups",
+}
 
 
 @dataclass(frozen=True)
@@ -20,12 +31,20 @@ class SplitSettings:
     folds : int
         Folds of each split; one is the test, the next the validation, the others train.
     block_km : float
-        Side of a spatial block (km).
+        Side of a spatial block (km). 0: single cells, which makes blocks the random split.
     dead_cells : int
         Cells between training and held-out cells: half a window plus the label radius.
     seed : int
     random_folds : int
         How many folds of the random split, shown for contrast only, are run.
+    latitude_groups : int
+        Folds of the latitude split.
+    districts : int
+        The most folds of the district split.
+    district_km : float
+        Deposits closer than this are one district (km); 0: see `districts.find_districts`.
+    regions : int
+        How many folds of the region split networks are trained for.
     """
 
     folds: int = 5
@@ -33,26 +52,15 @@ class SplitSettings:
     dead_cells: int = 7
     seed: int = 7
     random_folds: int = 1
+    latitude_groups: int = 6
+    districts: int = 6
+    district_km: float = 0.0
+    regions: int = 0
 
     def runs(self) -> list[tuple[str, int]]:
-        """List what is trained and scored: (split, fold), and ("final", 0) for the map."""
-        blocks = [("blocks", fold) for fold in range(self.folds)]
-        return blocks + [("random", fold) for fold in range(self.random_folds)] + [("final", 0)]
-
-
-@dataclass(frozen=True)
-class Split:
-    """One division of the cells of all regions.
-
-    Attributes
-    ----------
-    train, validation, test : tuple of array (y, x)
-        bool, one a region. Cells in none of them are in the dead zone or not valid.
-    """
-
-    train: tuple[np.ndarray, ...]
-    validation: tuple[np.ndarray, ...]
-    test: tuple[np.ndarray, ...]
+        """List what networks are trained for: (split, fold), and ("final", 0) for the map."""
+        counts = {"blocks": self.folds, "random": self.random_folds, "region": self.regions}
+        return [(kind, fold) for kind in counts for fold in range(counts[kind])] + [("final", 0)]
 
 
 def auto_block_km(cubes: Sequence[xr.Dataset], folds: int) -> float:
@@ -66,9 +74,59 @@ def dead_cells(cubes: Sequence[xr.Dataset], window: int, radius_m: float) -> int
     return window // 2 + int(np.ceil(radius_m / 1000 / min(cell_km(cube) for cube in cubes)))
 
 
+def deals_cells(kind: Kind, settings: SplitSettings) -> bool:
+    """Whether a split deals single cells: it parts deposits and has no dead zone."""
+    return kind == "random" or (kind == "blocks" and settings.block_km == 0)
+
+
+def fold_count(
+    kind: Kind, cubes: Sequence[xr.Dataset], settings: SplitSettings, targets: Sequence[str]
+) -> int:
+    """Return how many folds of a kind there are; of districts the map decides.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, a study of one region is split by region, or deposits make fewer
+        than three districts.
+    """
+    if kind == "region" and len(cubes) < 2:
+        raise ValueError("a study of one region has none to test on; use split 'blocks'")
+    if kind == "district":
+        return int(_districts(cubes, settings, targets).max()) + 1
+    counts = dict.fromkeys(("blocks", "random", "final"), settings.folds)
+    counts |= {"latitude": settings.latitude_groups, "region": len(cubes)}
+    if kind not in counts:
+        raise ValueError(f"there is no split {kind!r}; there are {', '.join(counts)}, district")
+    return counts[kind]
+
+
+def all_runs(
+    kinds: Sequence[Kind],
+    cubes: Sequence[xr.Dataset],
+    settings: SplitSettings,
+    targets: Sequence[str],
+) -> list[tuple[str, int]]:
+    """List what methods are scored on: (split, fold) of each kind, in the kinds' order.
+
+    Of "random" there are as many folds as `settings` says, of "final" one.
+
+    Raises
+    ------
+    ValueError
+        As `fold_count`.
+    """
+    fixed = {"random": settings.random_folds, "final": 1}
+    counts = {
+        kind: fixed[kind] if kind in fixed else fold_count(kind, cubes, settings, targets)
+        for kind in kinds
+    }
+    return [(kind, fold) for kind in kinds for fold in range(counts[kind])]
+
+
 def make_split(
     cubes: Sequence[xr.Dataset],
-    kind: Literal["blocks", "random", "region", "final"],
+    kind: Kind,
     fold: int,
     settings: SplitSettings,
     *,
@@ -80,13 +138,18 @@ def make_split(
     ----------
     cubes : sequence of Dataset
         With `valid` and the targets' positive cells.
-    kind : {"blocks", "random", "region", "final"}
-        "blocks": 2-D squares dealt to folds, with a dead zone. "random": single cells dealt to
-        folds, as published, deposits parted, for contrast only. "region": one region is tested, and
-        in the others the blocks of fold 0 validate. "final": the blocks of one fold validate, all
-        others train, and nothing is tested: the model behind the map.
+    kind : {"blocks", "random", "latitude", "district", "region", "final"}
+        "blocks": 2-D squares dealt to folds. "random": single cells dealt to folds, as published,
+        deposits parted, for contrast only. "latitude": bands of latitude, of all regions together,
+        with equal numbers of deposits, as Lawley et al. 2022. "district": each cluster of deposits
+        in turn, with the ground nearest to it. "region": one region is tested, and in the others
+        the blocks of one fold validate. "final": the blocks of one fold validate, all others train,
+        and nothing is tested: the model behind the map. All but "random" have a dead zone between
+        train, validation and test.
     fold : int
-        The fold that is tested; with "region" the number of the region.
+        The fold that is tested; with "region" the number of the region, with "final" the fold that
+        validates. Else the next one does, or fold 0 with "region"; unless, beyond the dead zone,
+        others have positive cells of more targets: then the one of those with the fewest.
     settings : SplitSettings
     targets : sequence of str
         Targets whose deposits must stay whole. One split serves them all, so that one backbone
@@ -99,188 +162,132 @@ def make_split(
     Raises
     ------
     ValueError
-        If the kind or fold is unknown, or a fold would hold no deposit.
+        As `fold_count`; if there is no such fold, a fold would hold no deposit of a target, or the
+        dead zone leaves nothing to train on. The message says what to change.
     """
-    known = kind in ("blocks", "random", "region", "final")
-    if kind == "region" and len(cubes) < 2:
-        raise ValueError("a study of one region has none to test on; use split 'blocks'")
-    if not known or not 0 <= fold < (len(cubes) if kind == "region" else settings.folds):
-        raise ValueError(f"there is no fold {fold} of split {kind!r}")
-    numbers = fold_numbers(cubes, "random" if kind == "random" else "blocks", settings, targets)
-    if kind == "region":
-        return _by_region(numbers, fold, settings.dead_cells)
-    validation_fold = fold if kind == "final" else (fold + 1) % settings.folds
-    gap = 0 if kind == "random" else settings.dead_cells
-    parts = []
-    for number in numbers:
-        test = np.zeros(number.shape, bool) if kind == "final" else number == fold
-        validation = (number == validation_fold) & ~_near(test, gap)
-        train = (number >= 0) & ~test & (number != validation_fold)
-        train &= ~_near(test, gap) & ~_near(validation, gap)
-        parts.append((train, validation, test))
-    return Split(*(tuple(part) for part in zip(*parts, strict=True)))
+    count = fold_count(kind, cubes, settings, targets)
+    if not 0 <= fold < count:
+        raise ValueError(f"there is no fold {fold} of split {kind!r}, which has {count}")
+    gap = 0 if deals_cells(kind, settings) else settings.dead_cells
+    dealt = "blocks" if kind in ("region", "final") else kind
+    numbers = fold_numbers(cubes, dealt, settings, targets)
+    if kind == "final":
+        test, validates = [np.zeros(number.shape, bool) for number in numbers], [fold]
+    elif kind == "region":  # no window reaches into another region
+        test = [(number >= 0) & (k == fold) for k, number in enumerate(numbers)]
+        validates = range(settings.folds)
+    else:
+        test = [number == fold for number in numbers]
+        validates = [(fold + k) % count for k in range(1, count + 1)]
+    split = _divide(cubes, numbers, test, validates, gap, targets)
+    wanted = [] if kind == "region" else targets  # a region may lack a target, and so may training
+    _check_train(split, cubes, wanted, f"split {kind!r}, fold {fold}", gap)
+    return split
 
 
-def _by_region(numbers: list[np.ndarray], tested: int, gap: int) -> Split:
-    parts = []
-    for k, number in enumerate(numbers):
-        nothing = np.zeros(number.shape, bool)
-        if k == tested:  # no window reaches into another region
-            parts.append((nothing, nothing, number >= 0))
-            continue
-        validation = number == 0
-        parts.append(((number > 0) & ~_near(validation, gap), validation, nothing))
-    return Split(*(tuple(part) for part in zip(*parts, strict=True)))
+def _divide(cubes, numbers, test, validates: Sequence[int], gap: int, targets) -> Split:
+    """Validate on one of some folds, beyond the dead zone of the test cells; train on the rest."""
+    free = [(number >= 0) & ~near(cells, gap) for number, cells in zip(numbers, test, strict=True)]
+    held = np.zeros((len(targets), 1 + max(number.max() for number in numbers)))
+    for row, target in zip(held, targets, strict=True):
+        for number, own, cube in zip(numbers, free, cubes, strict=True):
+            row += np.bincount(number[own & cube[target].values], minlength=len(row))
+    # the first, unless others serve more targets: then that of them which takes least from training
+    kinds, cells = (held > 0).sum(axis=0), held.sum(axis=0)
+    chosen = min(validates, key=lambda fold: (-kinds[fold], cells[fold] * (fold != validates[0])))
+    validation = [own & (number == chosen) for number, own in zip(numbers, free, strict=True)]
+    train = [
+        own & (number != chosen) & ~near(cells, gap)
+        for number, own, cells in zip(numbers, free, validation, strict=True)
+    ]
+    return Split(tuple(train), tuple(validation), tuple(test))
 
 
-def check(split: Split, gap: int) -> None:
-    """Raise if cells overlap or training cells lie within `gap` cells of held-out ones.
+def _check_train(
+    split: Split, cubes: Sequence[xr.Dataset], targets: Sequence[str], what: str, gap: int
+) -> None:
+    """Raise if nothing is left to train on, or no deposit of a target that has some."""
+    train, lost = split.train, []
+    if not any(cells.any() for cells in train):
+        lost = ["cell"]
+    else:
+        for target in targets:
+            positive = [cube[target].values for cube in cubes]
+            left = any((a & b).any() for a, b in zip(positive, train, strict=True))
+            if not left and any(cells.any() for cells in positive):
+                lost.append(f"deposit of {target}")
+    if lost:
+        raise ValueError(
+            f"{what}: no {' and no '.join(lost)} is left to train on beyond the dead zone of {gap} "
+            "cells; take three folds or more, larger blocks (fewer groups or districts), or a "
+            "smaller window"
+        )
 
-    Parameters
-    ----------
-    split : Split
-    gap : int
-        Dead zone (cells); 0 for the random split.
+
+def fold_numbers(
+    cubes: Sequence[xr.Dataset], kind: Kind, settings: SplitSettings, targets: Sequence[str]
+) -> list[np.ndarray]:
+    """Number every cell by the fold that tests it: (y, x) int per region, -1 where not valid.
+
+    But for the random split, touching deposits with their positive neighbourhoods stay in one fold,
+    and so do parts of a neighbourhood that invalid cells cut through.
 
     Raises
     ------
     ValueError
-        Naming the parts and the first cell at fault.
+        As `make_split`.
     """
-    for k, (train, validation, test) in enumerate(
-        zip(split.train, split.validation, split.test, strict=True)
-    ):
-        pairs = {
-            "train and test": (train, test),
-            "train and validation": (train, validation),
-            "validation and test": (validation, test),
-        }
-        for names, (one, other) in pairs.items():
-            wrong = np.argwhere(one & _near(other, gap))
-            if len(wrong):
-                row, col = wrong[0]
-                raise ValueError(
-                    f"leak: {names} cells of region {k} lie within {gap} cells of each other, "
-                    f"first at row {row}, column {col}"
-                )
-
-
-def fold_numbers(
-    cubes: Sequence[xr.Dataset], kind: str, settings: SplitSettings, targets: Sequence[str]
-) -> list[np.ndarray]:
-    """Number every cell by its fold: (y, x) int per region, -1 where not valid.
-
-    Under blocks, touching deposits with their positive neighbourhoods stay in one fold, and so do
-    parts of a neighbourhood that invalid cells cut through. The random split deals single cells, as
-    published: cells of one deposit part, which is what it is here to show.
-    """
-    rng = np.random.default_rng(settings.seed)
-    units = _units(cubes, kind, settings, targets)
-    counts, sizes = _unit_counts(cubes, units, targets)
-    fold_of = _deal(counts, sizes, settings.folds, rng)
+    if kind == "region":
+        return [np.where(cube["valid"], k, -1) for k, cube in enumerate(cubes)]
+    if kind == "latitude":
+        numbers = latitude_bands(cubes, targets, bands=settings.latitude_groups)
+    elif kind == "district":
+        return district_ground(cubes, targets, _districts(cubes, settings, targets))
+    else:
+        side = 0.0 if kind == "random" else settings.block_km
+        how = {"folds": settings.folds, "seed": settings.seed}
+        numbers = deal_blocks(cubes, targets, side_km=side, **how)
+    counts = _count(cubes, numbers, fold_count(kind, cubes, settings, targets), targets)
     empty = [
         f"{target} in fold {fold}"
-        for t, target in enumerate(targets)
-        for fold in range(settings.folds)
-        if counts[fold_of == fold, t].sum() == 0 and counts[:, t].sum() > 0
+        for target in targets
+        for fold in counts.index[counts[target] == 0]
+        if counts[target].any()
     ]
     if empty:
+        raise ValueError(f"no deposit of {', '.join(empty)} ({kind} split): {REMEDIES[kind]}")
+    return numbers
+
+
+def fold_table(
+    cubes: Sequence[xr.Dataset], kind: Kind, settings: SplitSettings, targets: Sequence[str]
+) -> pd.DataFrame:
+    """Count the cells, and the deposits of each target, that every fold tests; a row a fold.
+
+    A deposit that is parted counts where its first cell is tested.
+    """
+    numbers = fold_numbers(cubes, kind, settings, targets)
+    return _count(cubes, numbers, fold_count(kind, cubes, settings, targets), targets)
+
+
+def _count(cubes, numbers: list[np.ndarray], folds: int, targets: Sequence[str]) -> pd.DataFrame:
+    cells = np.concatenate([number[number >= 0] for number in numbers])
+    table = pd.DataFrame({"cells": np.bincount(cells, minlength=folds)})
+    for target in targets:
+        planes = [cube[f"{target}_deposit"].values for cube in cubes]
+        held = [first_cells(number, own) for number, own in zip(numbers, planes, strict=True)]
+        table[target] = np.bincount(np.concatenate(held), minlength=folds)
+    return table.rename_axis("fold")
+
+
+def _districts(cubes, settings: SplitSettings, targets: Sequence[str]) -> np.ndarray:
+    """Number deposits by district: (deposits,)."""
+    reach = settings.dead_cells * max(cell_km(cube) for cube in cubes)
+    rules = {"most": settings.districts, "km": settings.district_km, "dead_km": reach}
+    district = find_districts(cubes, targets, **rules)
+    if district.max() < 2:
         raise ValueError(
-            f"no deposit of {', '.join(empty)} ({kind} split): use fewer folds or smaller blocks"
+            f"the deposits make {district.max() + 1} of the three districts that it takes to test, "
+            "validate and train: use a smaller district_km or more districts, or split 'blocks'"
         )
-    return [
-        np.where(cube["valid"], fold_of[unit], -1) for cube, unit in zip(cubes, units, strict=True)
-    ]
-
-
-def _units(cubes, kind: str, settings: SplitSettings, targets: Sequence[str]):
-    """Number what is dealt: cells, or blocks in which touching deposits share a number; (y, x)."""
-    units, offset = [], 0
-    for cube in cubes:
-        shape = cube["valid"].shape
-        side = 1 if kind == "random" else max(1, round(settings.block_km / cell_km(cube)))
-        across = -(-shape[1] // side)
-        rows, cols = np.indices(shape) // side
-        unit = offset + rows * across + cols
-        offset = int(unit.max()) + 1
-        units.append(unit)
-        if kind == "random":
-            continue
-        group = _groups(cube, targets)
-        positive = group >= 0
-        # a group goes where most of its cells lie
-        pairs, often = np.unique([group[positive], unit[positive]], axis=1, return_counts=True)
-        most = np.lexsort((pairs[1], -often, pairs[0]))
-        _, first = np.unique(pairs[0][most], return_index=True)
-        unit[positive] = pairs[1][most][first][group[positive]]
-    return units
-
-
-def _groups(cube: xr.Dataset, targets: Sequence[str]) -> np.ndarray:
-    """Number positive cells that touch, or belong to one deposit: (y, x), -1 elsewhere."""
-    positive = np.any([cube[target].values for target in targets], axis=0)
-    patch, count = label(positive, structure=np.ones((3, 3)))
-    # invalid cells may cut a deposit's neighbourhood into patches: its number joins them
-    numbers = [cube[f"{target}_deposit"].values for target in targets]
-    ties = [np.stack([patch[number >= 0] - 1, number[number >= 0]]) for number in numbers]
-    patches, deposits = np.unique(np.concatenate(ties, axis=1), axis=1)
-    size = count + int(deposits.max(initial=-1)) + 1
-    graph = coo_array((np.ones(len(patches)), (patches, count + deposits)), shape=(size, size))
-    _, joined = connected_components(graph, directed=False)
-    _, joined = np.unique(joined[:count], return_inverse=True)
-    group = np.full(positive.shape, -1)
-    group[positive] = joined[patch[positive] - 1]
-    return group
-
-
-def _unit_counts(cubes, units, targets):
-    """Deposit groups per unit and target (units, targets), and valid cells per unit."""
-    total = max(int(unit.max()) for unit in units) + 1
-    counts = np.zeros((total, len(targets)))
-    sizes = np.zeros(total)
-    for cube, unit in zip(cubes, units, strict=True):
-        valid = cube["valid"].values
-        np.add.at(sizes, unit[valid], 1)
-        for t, target in enumerate(targets):
-            number = cube[f"{target}_deposit"].values
-            here = number >= 0
-            # a deposit counts once, however many cells it has
-            _, first = np.unique(number[here], return_index=True)
-            np.add.at(counts[:, t], unit[here][first], 1)
-    return counts, sizes
-
-
-def _deal(counts: np.ndarray, sizes: np.ndarray, folds: int, rng) -> np.ndarray:
-    """Deal units to folds: shuffled, those with most deposits first, each to the neediest fold."""
-    fold_of = np.zeros(len(sizes), int)
-    weight = counts / np.maximum(counts.sum(axis=0), 1)
-    order = rng.permutation(len(sizes))
-    rich = order[np.argsort(-weight[order].sum(axis=1), kind="stable")]
-    rich = rich[weight[rich].sum(axis=1) > 0]
-    held, cells = np.zeros((folds, counts.shape[1])), np.zeros(folds)
-    for unit in rich:
-        load = (held * (weight[unit] > 0)).sum(axis=1)
-        fold = np.lexsort((cells, load))[0]
-        fold_of[unit] = fold
-        held[fold] += weight[unit]
-        cells[fold] += sizes[unit]
-    poor = order[(weight[order].sum(axis=1) == 0) & (sizes[order] > 0)]
-    if len(poor) > 1000:  # single cells: dealing in turn is as even and far faster
-        fold_of[poor] = np.arange(len(poor)) % folds
-        return fold_of
-    for unit in poor[np.argsort(-sizes[poor], kind="stable")]:
-        fold_of[unit] = cells.argmin()
-        cells[cells.argmin()] += sizes[unit]
-    return fold_of
-
-
-def _near(cells: np.ndarray, gap: int) -> np.ndarray:
-    """Cells within `gap` cells of any of `cells`, in the square sense of a window."""
-    if gap == 0 or not cells.any():
-        return cells
-    return maximum_filter(cells, size=2 * gap + 1)
-
-
-def cell_km(cube: xr.Dataset) -> float:
-    """Return the size of a cube's cells (km)."""
-    return abs(float(cube["x"][1] - cube["x"][0])) / 1000
+    return district

@@ -64,7 +64,7 @@ class Windows:
         observed : Tensor (n, layers, size, size)
             bool.
         """
-        rows, cols = (corner.to(self.canvas.device) for corner in self._corner(index))
+        rows, cols = (corner.to(self.canvas.device) for corner in self.corners(index))
         return _pick(self._views(self.canvas), rows, cols), _pick(
             self._views(self.seen), rows, cols
         )
@@ -80,7 +80,7 @@ class Windows:
     def centres(self, index: np.ndarray | None = None) -> np.ndarray:
         """Return the centre cells' evidence (n, layers), NaN where missing."""
         half = self.size // 2
-        rows, cols = (corner + half for corner in self._corner(index))
+        rows, cols = (corner + half for corner in self.corners(index))
         values = self.canvas[:, rows, cols].where(self.seen[:, rows, cols], torch.nan)
         return values.T.cpu().numpy()
 
@@ -103,16 +103,16 @@ class Windows:
         """Put the canvas on a device; the windows are gathered there."""
         return replace(self, canvas=self.canvas.to(device), seen=self.seen.to(device))
 
-    def _views(self, canvas: Tensor) -> Tensor:
-        """All windows as a view, (rows, cols, layers, size, size): no copy until it is indexed."""
-        return canvas.unfold(1, self.size, 1).unfold(2, self.size, 1).permute(1, 2, 0, 3, 4)
-
-    def _corner(self, index: np.ndarray | Tensor | None) -> tuple[Tensor, Tensor]:
-        """First row and column of windows on the canvas (padding equals half a window)."""
+    def corners(self, index: np.ndarray | Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return first row and column (n,) of windows on the canvas, padded by half a window."""
         index = slice(None) if index is None else np.asarray(index)
         tops = np.cumsum([0] + [height + self.size - 1 for height, _ in self.shapes])[:-1]
         rows = tops[self.region[index]] + self.row[index]
         return torch.as_tensor(rows), torch.as_tensor(self.col[index])
+
+    def _views(self, canvas: Tensor) -> Tensor:
+        """All windows as a view, (rows, cols, layers, size, size): no copy until it is indexed."""
+        return canvas.unfold(1, self.size, 1).unfold(2, self.size, 1).permute(1, 2, 0, 3, 4)
 
 
 def _pick(views: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

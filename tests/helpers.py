@@ -151,6 +151,20 @@ def toy_study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
     )
 
 
+def written_study(tmp_path, monkeypatch) -> SimpleNamespace:
+    "One region whose cube is written, for other processes to read, and windows of 9 cells"
+    from mpm import datacube, mae  # as in `tiny`
+
+    size = {name: value for name, value in asdict(tiny()).items() if name != "layers"}
+    monkeypatch.setitem(mae.PRESETS, "demo", size)
+    study = SimpleNamespace(
+        name="toy", processed=tmp_path, regions={"one": None}, targets={"MVT": None}
+    )
+    planes = {"origin": ("layer", ["magnetics", "gravity"]), "group": ("layer", ["a", "b"])}
+    datacube.write(toy_cube(1).assign_coords(planes), datacube.path(study, "one"))
+    return study
+
+
 def masked_mean_square(made, values, observed, hidden):
     "The loss by its definition: the mean over cells that are hidden and observed"
     counts = (observed & hidden).to(values.dtype)

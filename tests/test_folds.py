@@ -1,11 +1,11 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from mpm import folds
+from mpm import artefacts, folds
 from mpm.scaling import Scaling
 from mpm.splits import Split, SplitSettings, make_split
 
@@ -60,7 +60,7 @@ def untouched() -> Scaling:
     "A scaling that leaves everything as it is"
     values = {"low": -np.inf, "high": np.inf, "fill": 0.0, "mean": 0.0, "std": 1.0}
     values |= {"binary": False, "notes": "", "transform": "", "scale": 1.0}
-    rest = {field.name: (values[field.name],) * 2 for field in fields(Scaling)[1:]}
+    rest = {name: (value,) * 2 for name, value in values.items()}
     return Scaling(layers=LAYERS, **rest)
 
 
@@ -140,6 +140,36 @@ def test_a_split_that_leaks_is_refused(cubes, monkeypatch):
         fold_of(cubes)
 
 
+def test_a_window_wider_than_the_dead_zone_is_refused(cubes):
+    "Seven cells reach three, the dead zone is two wide"
+    with pytest.raises(ValueError, match="within 3 cells of each other .*window of 7 cells"):
+        folds.make_fold(cubes, "blocks", 0, RULES, 7, targets=["MVT"])
+
+
+def test_a_parted_deposit_is_refused(cubes):
+    "All positive cells of the north are said to be one deposit after the cells were divided"
+    split = split_of(cubes)
+    north = cubes["north"]["MVT_deposit"].values
+
+    def before(*_, **__):
+        north[north >= 0] = 7
+        return split
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folds, "make_split", before)
+        with pytest.raises(ValueError, match="deposit 7 of MVT in region 0 is parted"):
+            fold_of(cubes)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "random"])
+def test_the_scaling_of_another_fold_is_refused(cubes, kind):
+    "Its training cells are this fold's test cells; its own scaling is taken"
+    fold = fold_of(cubes, kind)
+    assert fold_of(cubes, kind, scaling=fold.scaling).scaling == fold.scaling
+    with pytest.raises(ValueError, match="the scaling was fitted on .* test cells of region 0"):
+        fold_of(cubes, kind, number=2, scaling=fold.scaling)
+
+
 def test_labels_follow_the_centres(cubes):
     "Positive cells have their deposit's number, of its own in each region, others -1"
     windows = fold_of(cubes).windows
@@ -160,6 +190,16 @@ def test_settings_come_back_as_they_were_written(tmp_path):
     rules = replace(RULES, block_km=123.5)
     folds.write_settings(study, rules, preset="paper")
     assert folds.read_settings(study) == (rules, "paper")
+
+
+def test_settings_of_a_former_version_still_read(tmp_path):
+    "What they lack has its default"
+    study = SimpleNamespace(processed=tmp_path)
+    split = {"folds": 3, "block_km": 80.0, "dead_cells": 4, "seed": 1, "random_folds": 2}
+    artefacts.write_json(tmp_path / "splits.json", {"preset": "demo", "split": split})
+    rules, _ = folds.read_settings(study)
+    assert rules == SplitSettings(folds=3, block_km=80.0, dead_cells=4, seed=1, random_folds=2)
+    assert (rules.latitude_groups, rules.districts, rules.regions) == (6, 6, 0)
 
 
 def test_missing_settings_say_which_notebook_writes_them(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mpm.artefacts import read_json, write_json
+from mpm.leaks import unpack
 from mpm.scaling import (
     ABSENT,
     CONSTANT,
@@ -298,6 +299,20 @@ def test_round_trip_through_json(cube, tmp_path):
     assert "NaN" not in path.read_text()
     assert "Infinity" not in path.read_text()
     assert read_json(path)["high"] == [14.0, None]
+
+
+def test_a_scaling_remembers_the_cells_it_was_fitted_on(cube, tmp_path):
+    "Also from its file; a file of a former version does not know"
+    mask = EVERYWHERE.copy()
+    mask[0, 0] = False
+    path = tmp_path / "scaling.json"
+    fit_scaling([cube], [mask]).save(path)
+    (seen,) = Scaling.load(path).seen
+    np.testing.assert_array_equal(unpack(seen), mask)
+    content = read_json(path)
+    del content["seen"]
+    write_json(path, content)
+    assert Scaling.load(path).seen == ()
 
 
 def test_load_refuses_the_layout_of_an_older_version(cube, tmp_path):

@@ -1,55 +1,34 @@
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
+from toy_splits import everywhere, make_cube, with_target
 
-from mpm import align, labels
+from mpm import splits
+from mpm.dealing import groups
 from mpm.splits import (
     Split,
     SplitSettings,
-    _groups,
+    all_runs,
     auto_block_km,
     check,
     dead_cells,
+    fold_count,
     fold_numbers,
+    fold_table,
     make_split,
 )
-from mpm.study import Region, Target
 
 EIGHT = np.ones((3, 3))
 
 
-def make_cube(valid, places, *, radius=0.0, target="MVT") -> xr.Dataset:
-    "A cube of 1 km cells with a target's deposits at (row, col)"
-    rows, cols = valid.shape
-    bounds = (500_000, 5_000_000, 500_000 + 1000 * cols, 5_000_000 + 1000 * rows)
-    cells = align.grid(Region(crs="EPSG:32633", resolution=1000, bounds=bounds))
-    row, col = np.array(places, dtype=int).reshape(-1, 2).T
-    deposits = pd.DataFrame(
-        {"deposit": range(len(row)), "type": "", "row": row, "col": col}
-    ).assign(x=cells["x"].values[col], y=cells["y"].values[row])
-    number = labels.deposit_numbers(deposits, Target(radius=radius), cells)
-    number[~valid] = -1
-    return xr.Dataset(
-        {
-            "valid": (("y", "x"), valid),
-            target: (("y", "x"), number >= 0),
-            f"{target}_deposit": (("y", "x"), number),
-        },
-        coords={"y": cells["y"], "x": cells["x"]},
-    )
-
-
-def everywhere(rows, cols):
-    return np.ones((rows, cols), bool)
-
-
 ONE_EACH = [(4 * row + 1, 4 * col + 2) for row in range(6) for col in range(6)]
+CORNERS = [(2, 2), (2, 4), (2, 19), (2, 21), (21, 2), (21, 4), (21, 19), (21, 21)]
 RULES = SplitSettings(folds=4, block_km=4, dead_cells=1, seed=7)
 
 
@@ -62,6 +41,23 @@ def full_map():
     return make_cube(everywhere(24, 24), ONE_EACH)
 
 
+class Division(NamedTuple):
+    cubes: list[xr.Dataset]
+    kind: str
+    rules: SplitSettings
+    fold: int
+    numbers: list[np.ndarray]  # which fold tests a cell
+    split: Split
+
+    def parts(self):
+        "Train, validation and test cells, region by region"
+        return zip(self.split.train, self.split.validation, self.split.test, strict=True)
+
+
+KINDS = ("blocks", "random", "latitude", "district", "region", "final")
+APART = tuple(kind for kind in KINDS if kind != "random")
+
+
 @st.composite
 def maps(draw):
     "One or two regions with holes and deposits, some close together, some beside a hole"
@@ -69,121 +65,131 @@ def maps(draw):
     holes = draw(st.sampled_from([0.0, 0.1, 0.4]))
     radius = draw(st.sampled_from([0.0, 1000.0, 2500.0]))
     cubes = []
-    for _ in range(draw(st.integers(1, 2))):
-        shape = tuple(rng.integers(14, 30, 2))
+    for k in range(draw(st.integers(1, 2))):
+        shape = tuple(rng.integers(16, 26, 2))
         places = np.argwhere(rng.random(shape) < 0.03)
-        cubes.append(make_cube(rng.random(shape) >= holes, places, radius=radius))
+        valid = rng.random(shape) >= holes
+        cubes.append(make_cube(valid, places, radius=radius, north=5_000_000 + 500_000 * k))
     return cubes
 
 
 @st.composite
-def divisions(draw, kinds=("blocks", "random", "final")):
+def divisions(draw, kinds=KINDS):
     "Maps, a kind of split and settings under which every fold has deposits"
     cubes = draw(maps())
-    chosen = SplitSettings(
+    rules = SplitSettings(
         folds=draw(st.integers(3, 4)),
-        block_km=draw(st.integers(3, 8)),
-        dead_cells=draw(st.integers(0, 3)),
+        block_km=draw(st.integers(4, 9)),
+        dead_cells=draw(st.integers(0, 2)),
         seed=draw(st.integers(0, 100)),
+        latitude_groups=draw(st.integers(3, 5)),
+        districts=draw(st.integers(3, 5)),
+        district_km=draw(st.sampled_from([0.0, 2.5, 6.0])),
     )
     kind = draw(st.sampled_from(kinds))
+    assume(kind != "region" or len(cubes) == 2)
     try:
-        numbers = fold_numbers(cubes, "random" if kind == "random" else "blocks", chosen, ["MVT"])
+        fold = draw(st.integers(0, fold_count(kind, cubes, rules, ["MVT"]) - 1))
+        split = make_split(cubes, kind, fold, rules, targets=["MVT"])
     except ValueError as error:
-        assert "no deposit of MVT in fold" in str(error)
+        assert any(text in str(error) for text in EXPECTED), error
         assume(False)
-    return cubes, kind, chosen, numbers
+    dealt = "blocks" if kind == "final" else kind
+    numbers = fold_numbers(cubes, dealt, rules, ["MVT"])
+    return Division(cubes, kind, rules, fold, numbers, split)
 
 
-tried = settings(max_examples=60, deadline=None)
+EXPECTED = ("no deposit of MVT in fold", "of the three districts", "is left to train on")
+tried = settings(max_examples=40, deadline=None)
 
 
 # ---- what holds for every split
 
 
 @tried
-@given(divisions(), st.integers(0, 2))
-def test_every_cell_is_in_at_most_one_part_and_valid(division, fold):
-    cubes, kind, chosen, _ = division
-    split = make_split(cubes, kind, fold, chosen, targets=["MVT"])
-    for cube, *parts in zip(cubes, split.train, split.validation, split.test, strict=True):
+@given(divisions())
+def test_every_cell_is_in_at_most_one_part_and_valid(division):
+    for cube, parts in zip(division.cubes, division.parts(), strict=True):
         total = np.sum(parts, axis=0)
         assert total.max() <= 1
         assert not total[~cube["valid"].values].any()
-    check(split, 0 if kind == "random" else chosen.dead_cells)
+        if division.kind == "random":  # nothing is left out
+            np.testing.assert_array_equal(total, cube["valid"])
 
 
 @tried
-@given(divisions(kinds=("random",)), st.integers(0, 2))
-def test_random_split_leaves_out_no_valid_cell(division, fold):
-    cubes, kind, chosen, _ = division
-    split = make_split(cubes, kind, fold, chosen, targets=["MVT"])
-    for cube, *parts in zip(cubes, split.train, split.validation, split.test, strict=True):
-        np.testing.assert_array_equal(np.any(parts, axis=0), cube["valid"])
+@given(divisions())
+def test_every_split_passes_the_leak_detector(division):
+    "With the widest window that its dead zone allows, and its deposits"
+    known = {"MVT": [cube["MVT_deposit"].values for cube in division.cubes]}
+    if division.kind == "random":
+        return check(division.split)
+    gap = division.rules.dead_cells
+    check(division.split, gap, window=2 * gap + 1, deposits=known)
 
 
 @tried
-@given(divisions(kinds=("blocks", "final")), st.integers(0, 2))
-def test_no_part_comes_within_the_dead_zone_of_another(division, fold):
+@given(divisions(kinds=APART))
+def test_no_part_comes_within_the_dead_zone_of_another(division):
     "Chebyshev distances between all pairs of cells, by brute force"
-    cubes, kind, chosen, _ = division
-    split = make_split(cubes, kind, fold, chosen, targets=["MVT"])
-    for parts in zip(split.train, split.validation, split.test, strict=True):
+    for parts in division.parts():
         places = [np.argwhere(part) for part in parts]
         for one, other in [(0, 1), (0, 2), (1, 2)]:
             away = np.abs(places[one][:, None] - places[other][None]).max(axis=2)
-            assert away.size == 0 or away.min() > chosen.dead_cells
+            assert away.size == 0 or away.min() > division.rules.dead_cells
 
 
 @tried
-@given(divisions(kinds=("blocks",)))
+@given(divisions(kinds=APART))
 def test_dead_zone_takes_no_more_than_it_must(division):
-    "A train cell is lost only within the dead zone of a cell that is held out"
-    cubes, kind, chosen, numbers = division
-    split = make_split(cubes, kind, 0, chosen, targets=["MVT"])
-    for number, *parts in zip(numbers, split.train, split.validation, split.test, strict=True):
-        train, validation, test = parts
+    "A valid cell is in a part, or within the dead zone of a cell that is held out"
+    for cube, (train, validation, test) in zip(division.cubes, division.parts(), strict=True):
         held = np.argwhere(validation | test)
-        for cell in np.argwhere((number > 1) & ~train):
-            assert np.abs(held - cell).max(axis=1).min() <= chosen.dead_cells
-        np.testing.assert_array_equal(test, number == 0)
+        for cell in np.argwhere(cube["valid"].values & ~train & ~validation & ~test):
+            assert np.abs(held - cell).max(axis=1).min() <= division.rules.dead_cells
 
 
 @tried
-@given(divisions(kinds=("blocks", "final")))
+@given(divisions(kinds=APART))
 def test_deposits_and_their_neighbours_never_part(division):
     "Positive cells that touch, or belong to one deposit, are in one fold, holes or not"
-    cubes, _, _, numbers = division
-    for cube, number in zip(cubes, numbers, strict=True):
-        groups, count = label(cube["MVT"].values, structure=EIGHT)
+    for cube, number in zip(division.cubes, division.numbers, strict=True):
+        patches, count = label(cube["MVT"].values, structure=EIGHT)
         deposit = cube["MVT_deposit"].values
         for k in range(1, count + 1):
-            assert len(set(number[groups == k])) == 1
+            assert len(set(number[patches == k])) == 1
         for k in range(deposit.max() + 1):
             assert len(set(number[deposit == k])) <= 1
 
 
 @tried
-@given(divisions())
-def test_every_fold_has_deposits_and_every_valid_cell_a_fold(division):
-    cubes, _, chosen, numbers = division
-    folds = set()
-    for cube, number in zip(cubes, numbers, strict=True):
-        valid = cube["valid"].values
-        assert (number[~valid] == -1).all()
-        assert set(number[valid]) <= set(range(chosen.folds))
-        folds |= set(number[cube["MVT"].values])
-    assert folds == set(range(chosen.folds))
+@given(divisions(kinds=tuple(kind for kind in KINDS if kind != "final")))
+def test_folds_test_every_valid_cell_once(division):
+    "What a fold tests is what has its number, made anew with the same seed"
+    cubes, kind, rules, _, numbers, _ = division
+    try:
+        count = fold_count(kind, cubes, rules, ["MVT"])
+        made = [make_split(cubes, kind, k, rules, targets=["MVT"]).test for k in range(count)]
+    except ValueError as error:  # another fold's dead zone takes all
+        assert EXPECTED[-1] in str(error)
+        return
+    for k, cube in enumerate(cubes):
+        np.testing.assert_array_equal(np.sum([test[k] for test in made], axis=0), cube["valid"])
+        for fold, test in enumerate(made):
+            np.testing.assert_array_equal(test[k], numbers[k] == fold)
 
 
 @tried
-@given(divisions(kinds=("blocks", "random")))
-def test_same_seed_same_split(division):
-    cubes, kind, chosen, _ = division
-    one, again = (make_split(cubes, kind, 0, chosen, targets=["MVT"]) for _ in range(2))
-    for part in ("train", "validation", "test"):
-        for first, second in zip(getattr(one, part), getattr(again, part), strict=True):
-            np.testing.assert_array_equal(first, second)
+@given(divisions(kinds=("blocks", "random", "latitude", "district")))
+def test_every_fold_has_deposits_and_every_valid_cell_a_fold(division):
+    cubes, kind, rules, *_ = division
+    count, folds = fold_count(kind, cubes, rules, ["MVT"]), set()
+    for cube, number in zip(cubes, division.numbers, strict=True):
+        valid = cube["valid"].values
+        assert (number[~valid] == -1).all()
+        assert set(number[valid]) <= set(range(count))
+        folds |= set(number[cube["MVT"].values])
+    assert folds == set(range(count))
 
 
 # ---- by hand
@@ -262,19 +268,18 @@ def test_cells_of_a_random_split_are_even():
 @given(divisions(kinds=("blocks", "final")))
 def test_counts_of_deposits_differ_by_no_more_than_one_block_holds(division):
     "The poorest fold is served first, so the rest is at most the richest unit"
-    cubes, _, chosen, numbers = division
-    side = chosen.block_km
-    counts, richest = np.zeros(chosen.folds), 1
-    for cube, number in zip(cubes, numbers, strict=True):
+    side, folds = division.rules.block_km, division.rules.folds
+    counts, richest = np.zeros(folds), 1
+    for cube, number in zip(division.cubes, division.numbers, strict=True):
         deposit = cube["MVT_deposit"].values
-        groups = _groups(cube, ["MVT"]) + 1  # 0 is no group
-        for fold in range(chosen.folds):
+        group = groups(cube, ["MVT"]) + 1  # 0 is no group
+        for fold in range(folds):
             counts[fold] += len(set(deposit[(number == fold) & (deposit >= 0)]))
         # a unit holds at most the deposits of all groups that reach into its block
         for row in range(0, deposit.shape[0], side):
             for col in range(0, deposit.shape[1], side):
-                reach = set(groups[row : row + side, col : col + side].ravel()) - {0}
-                richest = max(richest, len(set(deposit[np.isin(groups, list(reach))])))
+                reach = set(group[row : row + side, col : col + side].ravel()) - {0}
+                richest = max(richest, len(set(deposit[np.isin(group, list(reach))])))
     assert counts.max() - counts.min() <= richest
 
 
@@ -288,9 +293,7 @@ def test_a_deposit_of_many_cells_counts_once():
 
 def test_two_targets_share_one_split():
     "Each fold holds deposits of both targets, and counts of both are even"
-    cube = make_cube(everywhere(24, 24), ONE_EACH[:12])
-    other = make_cube(everywhere(24, 24), ONE_EACH[12:20], target="CD")
-    cube = cube.merge(other[["CD", "CD_deposit"]])
+    cube = with_target(make_cube(everywhere(24, 24), ONE_EACH[:12]), ONE_EACH[12:20])
     for seed in range(10):
         (number,) = fold_numbers([cube], "blocks", rules(seed=seed), ["MVT", "CD"])
         assert np.bincount(number[cube["MVT"].values]).tolist() == [3, 3, 3, 3]
@@ -306,14 +309,6 @@ def test_regions_are_dealt_together():
     )
     assert np.bincount(held).tolist() == [2, 2, 2, 2]
     assert (numbers[0] != numbers[1]).any()
-
-
-def test_each_fold_is_tested_once():
-    "Over all folds the tests cover the map once"
-    cube = full_map()
-    for kind in ("blocks", "random"):
-        tests = [make_split([cube], kind, k, RULES, targets=["MVT"]).test[0] for k in range(4)]
-        np.testing.assert_array_equal(np.sum(tests, axis=0), 1)
 
 
 def test_next_fold_validates():
@@ -345,6 +340,25 @@ def test_runs_are_the_folds_then_the_contrast_then_the_map():
     ]
 
 
+def test_networks_are_trained_for_regions_if_asked():
+    "Between the random split and the map's"
+    runs = SplitSettings(folds=1, random_folds=1, regions=2).runs()
+    assert runs == [("blocks", 0), ("random", 0), ("region", 0), ("region", 1), ("final", 0)]
+
+
+def test_methods_are_scored_on_all_folds_of_a_kind():
+    "Of the random split on as many as settings say; of districts on those that the map has"
+    cubes = [make_cube(everywhere(24, 24), CORNERS), make_cube(everywhere(24, 24), [(5, 5)])]
+    chosen = rules(random_folds=1, latitude_groups=3, districts=4, district_km=5.0)
+    kinds = ("district", "random", "region", "latitude", "final")
+    runs = all_runs(kinds, cubes, chosen, ["MVT"])
+    counts = {kind: [fold for name, fold in runs if name == kind] for kind in kinds}
+    assert list(dict(runs)) == list(kinds)
+    assert counts["random"] == counts["final"] == [0]
+    assert counts["region"] == [0, 1] and counts["latitude"] == [0, 1, 2]
+    assert counts["district"] == [0, 1, 2, 3]
+
+
 def test_dead_zone_is_half_a_window_and_the_radius():
     "Window 5 and 1.5 km on cells of 1 km: 2 + 2"
     assert dead_cells([full_map()], 5, 1500.0) == 4
@@ -357,35 +371,74 @@ def test_blocks_are_so_large_that_a_fold_has_five():
     assert auto_block_km([full_map()], 4) == 10
 
 
+def test_bands_of_latitude_hold_equal_numbers_of_deposits():
+    "Six deposits on rows 1, 5, ... 21: two in each of three bands, the southern first"
+    cube = make_cube(everywhere(24, 6), [(row, 2) for row in range(1, 24, 4)])
+    (number,) = fold_numbers([cube], "latitude", rules(latitude_groups=3), ["MVT"])
+    # edges at a third and two thirds: rows 14.3 and 7.7
+    np.testing.assert_array_equal(number[:, 0], [2] * 8 + [1] * 7 + [0] * 9)
+    assert (number == number[:, :1]).all()
+
+
+def test_a_district_is_tested_with_the_ground_nearest_to_it():
+    "Two deposits in each corner of 24 x 24 cells: quarters of 12 x 12"
+    cube, chosen = make_cube(everywhere(24, 24), CORNERS), rules(district_km=5.0)
+    (number,) = fold_numbers([cube], "district", chosen, ["MVT"])
+    quarters = number.reshape(2, 12, 2, 12).transpose(0, 2, 1, 3).reshape(4, 144)
+    np.testing.assert_array_equal(quarters, np.repeat(np.arange(4)[:, None], 144, axis=1))
+    split = make_split([cube], "district", 0, chosen, targets=["MVT"])
+    assert split.test[0][:12, :12].all() and split.validation[0][:12, 13:].all()
+    assert split.train[0][13:, :12].all() and not split.train[0][12].any()
+
+
+def test_folds_are_counted_in_cells_and_deposits():
+    "Three blocks of 4 x 4 cells, one of them with two deposits of one target and one of another"
+    cube = with_target(make_cube(everywhere(4, 12), [(0, 0), (1, 5), (2, 9)]), [(3, 7)])
+    table = fold_table([cube], "blocks", rules(folds=3), ["MVT"])
+    assert table["cells"].tolist() == [16, 16, 16] and table["MVT"].tolist() == [1, 1, 1]
+    other = with_target(make_cube(everywhere(2, 2), [(0, 0)]), [])
+    both = fold_table([cube, other], "region", rules(), ["MVT", "CD"])
+    assert both.to_numpy().tolist() == [[48, 3, 1], [4, 1, 0]]
+    assert list(both) == ["cells", "MVT", "CD"]
+
+
+def test_blocks_without_extent_are_the_random_split():
+    "0 km: single cells are dealt, deposits part, and no dead zone is left out"
+    cube, chosen = full_map(), rules(block_km=0.0, dead_cells=5)
+    for fold in range(4):
+        blocks = make_split([cube], "blocks", fold, chosen, targets=["MVT"])
+        cells = make_split([cube], "random", fold, chosen, targets=["MVT"])
+        np.testing.assert_array_equal(blocks.train, cells.train)
+        np.testing.assert_array_equal(blocks.test, cells.test)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_another_region_validates_by_a_fold_that_has_deposits(seed):
+    "Two deposits in the south lie in one or two of four folds: fold 0 or, without any, one of them"
+    north = make_cube(everywhere(24, 24), ONE_EACH)
+    south = make_cube(everywhere(24, 24), [(1, 2), (21, 22)])
+    chosen = rules(seed=seed)
+    _, number = fold_numbers([north, south], "blocks", chosen, ["MVT"])
+    split = make_split([north, south], "region", 0, chosen, targets=["MVT"])
+    assert split.test[0].all() and not split.train[0].any() and not split.test[1].any()
+    (fold,) = set(number[split.validation[1]])
+    held = set(number[south["MVT"].values])
+    assert fold == 0 if 0 in held else fold in held
+
+
+def test_the_fold_that_validates_serves_all_targets():
+    "The next fold has no CD, so that the one after it validates which has fewer positive cells"
+    cube = make_cube(everywhere(6, 40), [(2, 2), (2, 12), (2, 22), (2, 23), (2, 32)])
+    cube = with_target(cube, [(4, 2), (4, 22), (4, 32)])
+    numbers = [np.arange(40) // 10 * np.ones((6, 1), int)]
+    test = [numbers[0] == 0]
+    chosen = splits._divide([cube], numbers, test, [1, 2, 3], 0, ["MVT", "CD"])
+    np.testing.assert_array_equal(chosen.validation[0], numbers[0] == 3)
+    alone = splits._divide([cube], numbers, test, [1, 2, 3], 0, ["MVT"])
+    np.testing.assert_array_equal(alone.validation[0], numbers[0] == 1)
+
+
 # ---- what is refused
-
-
-def test_planted_overlap_is_found():
-    "One cell both trained on and tested"
-    train, test = np.zeros((2, 8, 8), bool)
-    train[:, :4] = test[3, 2] = True
-    nothing = np.zeros((8, 8), bool)
-    with pytest.raises(ValueError, match="train and test cells of region 0 .*row 3, column 2"):
-        check(Split((train,), (nothing,), (test,)), 0)
-
-
-@pytest.mark.parametrize("held_out", ["validation", "test"])
-def test_planted_near_cell_is_found(held_out):
-    "A cell two from the train cells leaks for a gap of 2, not of 1"
-    train, held, nothing = np.zeros((3, 8, 8), bool)
-    train[:, :3], held[5, 4] = True, True
-    parts = {"train": (nothing, train), "validation": (nothing,) * 2, "test": (nothing,) * 2}
-    split = Split(**parts | {held_out: (nothing, held)})
-    check(split, 1)
-    with pytest.raises(ValueError, match=f"train and {held_out} cells of region 1 .* 2 cells"):
-        check(split, 2)
-
-
-def test_validation_beside_test_is_found():
-    validation, test, nothing = np.zeros((3, 8, 8), bool)
-    validation[0, 0] = test[1, 1] = True
-    with pytest.raises(ValueError, match="validation and test cells"):
-        check(Split((nothing,), (validation,), (test,)), 1)
 
 
 @pytest.mark.parametrize("kind", ["blocks", "random"])
@@ -396,7 +449,45 @@ def test_too_few_deposits_are_refused(kind):
         make_split([cube], kind, 0, RULES, targets=["MVT"])
 
 
-@pytest.mark.parametrize(("kind", "fold"), [("stripes", 0), ("blocks", 4), ("random", -1)])
-def test_unknown_split_is_refused(kind, fold):
-    with pytest.raises(ValueError, match=f"no fold {fold} of split '{kind}'"):
+def test_too_few_deposits_for_bands_are_refused():
+    cube = make_cube(everywhere(24, 24), ONE_EACH[::6][:3])
+    with pytest.raises(ValueError, match=r"no deposit of MVT in fold 1 .*fewer latitude_groups"):
+        make_split([cube], "latitude", 0, rules(latitude_groups=4), targets=["MVT"])
+
+
+def test_too_few_districts_are_refused():
+    "Two clusters cannot be tested, validated and trained on"
+    cube = make_cube(everywhere(24, 24), CORNERS[:4])
+    with pytest.raises(ValueError, match="make 2 of the three districts .*smaller district_km"):
+        fold_count("district", [cube], rules(district_km=5.0), ["MVT"])
+
+
+def test_blocks_as_large_as_the_map_are_refused():
+    with pytest.raises(ValueError, match="no deposit of MVT in fold .*smaller blocks"):
+        make_split([full_map()], "blocks", 0, rules(block_km=1000.0), targets=["MVT"])
+
+
+@pytest.mark.parametrize("dead", [6, 2])
+def test_a_dead_zone_that_takes_all_training_is_refused(dead):
+    "All cells, or all deposits: blocks of 4 cells, of which half are held out"
+    cube = make_cube(everywhere(24, 24), [(4 * k, 4 * k) for k in range(6)])
+    what = "cell" if dead == 6 else "deposit of MVT"
+    with pytest.raises(ValueError, match=f"no {what} is left to train on .*zone of {dead} cells"):
+        for seed in range(20):
+            make_split([cube], "blocks", 0, rules(dead_cells=dead, seed=seed), targets=["MVT"])
+
+
+def test_a_study_of_one_region_has_none_to_test_on():
+    with pytest.raises(ValueError, match="one region has none to test on; use split 'blocks'"):
+        make_split([full_map()], "region", 0, RULES, targets=["MVT"])
+
+
+@pytest.mark.parametrize(("kind", "fold"), [("blocks", 4), ("random", -1), ("latitude", 6)])
+def test_unknown_fold_is_refused(kind, fold):
+    with pytest.raises(ValueError, match=f"no fold {fold} of split '{kind}', which has"):
         make_split([full_map()], kind, fold, RULES, targets=["MVT"])
+
+
+def test_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="no split 'stripes'; there are blocks, .*district"):
+        make_split([full_map()], "stripes", 0, RULES, targets=["MVT"])

@@ -1,0 +1,409 @@
+"""Run methods over folds in parallel processes, and keep every result with what it was made of."""
+
+import ast
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from joblib import Parallel, delayed, parallel_config
+from pyarrow import ArrowInvalid
+from pyarrow.parquet import read_schema
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from mpm import artefacts, datacube, mae, mapping, methods
+from mpm.checkpoints import digest
+from mpm.folds import Fold, labels, make_fold
+from mpm.methods import NEEDS_BACKBONE, Task
+from mpm.metrics import best_threshold
+from mpm.splits import SplitSettings, make_split
+from mpm.study import Study
+
+Key = tuple[str, int, str]  # split, fold, method
+SLOW = 20  # times that a method on a backbone takes longer than one on cells, roughly
+COORDINATES = ("layer", "kind", "units", "origin", "group", "y", "x")  # that methods may read
+SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a study share, sent to every process.
+
+    Attributes
+    ----------
+    study : Study
+        Notebook 01 has run; for methods on a backbone notebook 02, too.
+    target : str
+    settings : SplitSettings
+    preset : str
+        Size of windows and networks.
+    seed : int
+    device : str
+    fit : function
+        (method, Task) -> scorer; `methods.fit`, or another that the processes can import.
+    build : function, optional
+        (bench, cubes, split, number) -> Fold, in place of `folds.make_fold`.
+    """
+
+    study: Study
+    target: str
+    settings: SplitSettings
+    preset: str
+    seed: int
+    device: str = "cpu"
+    fit: Callable = methods.fit
+    build: Callable | None = None
+
+    def window(self, cubes: Mapping[str, xr.Dataset]) -> int:
+        """Return the side of the preset's windows, in cells."""
+        return mae.preset(self.preset, next(iter(cubes.values())).sizes["layer"]).window
+
+
+def run(
+    study: Study,
+    target: str,
+    wanted: Sequence[Key],
+    *,
+    split_settings: SplitSettings,
+    preset: str,
+    seed: int,
+    processes: int = 2,
+    device: str = "cpu",
+    fit: Callable = methods.fit,
+) -> pd.DataFrame:
+    """Fit methods on folds and predict the test cells.
+
+    What was made before of the same evidence, labels, cells, code and settings is read. Each
+    result is kept as soon as it is there, so that an interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+    wanted : sequence of (split, fold, method)
+        A method may be "shuffled:NAME".
+    split_settings, preset, seed, device, fit
+        As for `Bench`.
+    processes : int
+        How many folds run at a time, each on one thread; the results do not depend on it.
+
+    Returns
+    -------
+    DataFrame
+        `mapping.PREDICTION_COLUMNS`, in the order of `wanted`. The threshold is chosen on
+        validation cells.
+
+    Raises
+    ------
+    RuntimeError
+        If a method fails; names split, fold and method.
+    """
+    bench = Bench(study, target, split_settings, preset, seed, device, fit)
+    made = make(bench, wanted, predictions, name="trials", processes=processes)
+    return pd.concat(made.values(), ignore_index=True)
+
+
+def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
+    """Fit one method on one fold and predict its test cells, once.
+
+    Returns
+    -------
+    DataFrame
+        `mapping.PREDICTION_COLUMNS`; what the method chose is in its attribute "chosen".
+    """
+    fold = task.fold
+    scorer = bench.fit(method, task)
+    threshold = best_threshold(
+        task.positive[fold.validation], scorer(fold.windows, fold.validation)
+    )
+    rows = mapping.table(
+        fold,
+        fold.test,
+        method,
+        positive=task.positive,
+        deposit=task.deposit,
+        likelihood=scorer(fold.windows, fold.test),
+        threshold=threshold,
+    ).astype(SMALL)
+    rows.attrs["chosen"] = _plain(getattr(scorer, "chosen", {}))
+    return rows
+
+
+def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:
+    """Tabulate what methods chose inside their training cells, as `run` has kept it.
+
+    Returns
+    -------
+    DataFrame
+        split, fold, method, choice, value (text).
+    """
+    rows = []
+    for split, fold, method in wanted:
+        facts = _facts(place(study, target, "trials", (split, fold, method), seed))
+        chosen = facts.get("chosen", {})
+        rows += [(split, str(fold), method, name, str(value)) for name, value in chosen.items()]
+    return pd.DataFrame(rows, columns=["split", "fold", "method", "choice", "value"])
+
+
+def make(
+    bench: Bench,
+    wanted: Sequence[Key],
+    work: Callable[[Bench, str, Task], pd.DataFrame],
+    *,
+    name: str,
+    processes: int,
+    own: Mapping = (),
+) -> dict[Key, pd.DataFrame]:
+    """Do some work for methods on folds, in parallel processes, unless it was done before.
+
+    Parameters
+    ----------
+    bench : Bench
+    wanted : sequence of (split, fold, method)
+    work : function
+        (bench, method, task) -> DataFrame, of a module of mpm; `functools.partial` of one will do.
+    name : str
+        Folder of the results, beside those of other work.
+    processes : int
+    own : mapping
+        What decides the result besides what is in `bench`; goes into JSON.
+
+    Returns
+    -------
+    dict of DataFrame
+        In the order of `wanted`.
+
+    Raises
+    ------
+    RuntimeError
+        If the work fails; names split, fold and method.
+    """
+    made_of = _made_of(bench, wanted, work, dict(own))
+    places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in made_of}
+    folds: dict[tuple, dict] = {}
+    for (split, number, method), facts in made_of.items():
+        path = places[split, number, method]
+        if _facts(path).get("made_of") != facts:
+            folds.setdefault((split, number), {})[method] = (path, facts)
+    longest = sorted(folds.items(), key=lambda fold: -sum(map(_cost, fold[1])))
+    in_processes(_one_fold, [(bench, work, *fold, todo) for fold, todo in longest], processes, name)
+    return {key: _read(path) for key, path in places.items()}
+
+
+def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
+    """Return where a result lies."""
+    split, number, method = key
+    file = f"{method.replace(':', '-')}_{seed}.parquet"
+    return study.processed / target / name / f"{split}_{number}" / file
+
+
+def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: str) -> None:
+    """Call `work(*job)` for all jobs, in processes of one thread each, under one progress line.
+
+    `work` returns what is printed of a job where no person watches the line.
+    """
+    processes = min(processes, len(jobs))
+    if processes > 1:
+        with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
+            # a job at a time: the next one goes to the process that is free first
+            pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=processes)
+            done = pool(delayed(work)(*job) for job in jobs)
+    else:
+        done = (work(*job) for job in jobs)
+    for line in tqdm(done, label, len(jobs), leave=False, disable=artefacts.quiet()):
+        if artefacts.quiet():
+            print(line, flush=True)
+
+
+def _one_fold(bench: Bench, work: Callable, split: str, number: int, todo: dict) -> str:
+    """Do a fold's work and keep it; says what was done, in a line."""
+    started = time.perf_counter()
+    with _one_thread():
+        for method, task in tasks(bench, split, number, list(todo)):
+            path, facts = todo[method]
+            try:
+                rows = work(bench, method, task)
+            except Exception as error:
+                # not a subclass: processes send exceptions that take one text
+                raise RuntimeError(
+                    f"{method} failed on fold {number} of split {split}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            rows.attrs["made_of"] = facts
+            artefacts.write_table(rows, path)
+    took = time.perf_counter() - started
+    return f"{split:>10} {number}: {', '.join(todo)}; {took:.0f} s"
+
+
+def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterator[tuple]:
+    """Make one fold and give it to each method: (method, Task).
+
+    Raises
+    ------
+    ValueError
+        If a method needs the fold's backbone and that has seen other cells.
+    """
+    cubes = datacube.read_cubes(bench.study)
+    first = next(iter(cubes.values()))
+    if bench.build:
+        fold = bench.build(bench, cubes, split, number)
+    else:
+        ways = {"targets": list(bench.study.targets)}
+        fold = make_fold(cubes, split, number, bench.settings, bench.window(cubes), **ways)
+    positive, deposit = labels(cubes, fold.windows, bench.target)
+    backbone = _backbone(bench, first, fold) if any(map(_on_backbone, names)) else None
+    for name in names:
+        yield (
+            name,
+            Task(
+                fold,
+                positive,
+                deposit,
+                tuple(first["layer"].values.tolist()),
+                cubes,
+                bench.seed,
+                bench.preset,
+                backbone if _on_backbone(name) else None,
+                bench.device,
+            ),
+        )
+
+
+def _backbone(bench: Bench, cube: xr.Dataset, fold: Fold) -> mae.MaskedAutoencoder:
+    """The fold's backbone, if what it knows comes from the fold's training cells."""
+    folder = mae.backbone_path(bench.study, fold.split, fold.number)
+    layers, units = cube["layer"].values.tolist(), cube["units"].values.tolist()
+    model, scaling, _ = mae.load(folder, layers=layers, units=units)
+    own, known = (
+        np.array([each.mean, each.std, each.low, each.high]) for each in (fold.scaling, scaling)
+    )
+    if model.config.window != fold.windows.size or not np.allclose(own, known):
+        raise ValueError(
+            f"backbone {folder} was pretrained on other windows or cells than fold {fold.number} "
+            f"of split {fold.split} trains on; run notebook 02_mae_pretraining again"
+        )
+    return model
+
+
+def _on_backbone(name: str) -> bool:
+    return name.rpartition(":")[2] in NEEDS_BACKBONE
+
+
+def _cost(name: str) -> int:
+    return SLOW if _on_backbone(name) else 1
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums of several would differ with their number."""
+    threads, named = torch.get_num_threads(), os.environ.get("MPM_THREADS")
+    os.environ["MPM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        os.environ.pop("MPM_THREADS")
+        if named is not None:
+            os.environ["MPM_THREADS"] = named
+
+
+# What a result was made of
+
+
+def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> dict[Key, dict]:
+    """What decides each result."""
+    cubes = datacube.read_cubes(bench.study)
+    functions = [getattr(work, "func", work), bench.fit, bench.build or make_fold]
+    code = [function.__module__.removeprefix("mpm.") for function in functions]
+    own |= {name: getattr(bench, name) for name in ("preset", "seed", "device")}
+    own |= {"fit": f"{bench.fit.__module__}.{bench.fit.__qualname__}"}
+    own |= {"code": code_hash("trials", *code)}
+    own |= {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
+    own |= {"data": _data(cubes, bench.target)}
+    folds = dict.fromkeys((split, number) for split, number, _ in wanted)
+    cells = {fold: _cells(bench, cubes, *fold) for fold in folds}
+    return {
+        (split, number, method): _plain(
+            own
+            | {"method": method, "cells": cells[split, number]}
+            | {"backbone": _checksum(bench, split, number) if _on_backbone(method) else ""}
+        )
+        for split, number, method in dict.fromkeys(wanted)
+    }
+
+
+def _data(cubes: Mapping[str, xr.Dataset], target: str) -> str:
+    """Fingerprint of all evidence and of a target's labels."""
+    names = ("evidence", "valid", target, f"{target}_deposit")
+    arrays = digest(*(cube[name].values for cube in cubes.values() for name in names))
+    facts = [
+        cube[key].values.tolist()
+        for cube in cubes.values()
+        for key in COORDINATES
+        if key in cube.coords
+    ]
+    return hashlib.sha256(json.dumps([arrays, facts]).encode()).hexdigest()[:16]
+
+
+def _cells(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, number: int) -> str:
+    """Fingerprint of a fold's training, validation and test cells."""
+    if bench.build:  # it may divide them in any way, which its code and these settings decide
+        return json.dumps(asdict(bench.settings))
+    targets = list(bench.study.targets)
+    parts = make_split(list(cubes.values()), split, number, bench.settings, targets=targets)
+    return digest(*parts.train, *parts.validation, *parts.test)
+
+
+def _checksum(bench: Bench, split: str, number: int) -> str:
+    folder = mae.backbone_path(bench.study, split, number)
+    files = sorted(artefacts.parts(artefacts.require(folder, "02_mae_pretraining")))
+    return hashlib.sha256("".join(map(artefacts.sha256, files)).encode()).hexdigest()[:16]
+
+
+def code_hash(*modules: str) -> str:
+    """Return a hash of some modules of mpm and of all modules of mpm that they import, in turn."""
+    folder, left, known = Path(__file__).parent, list(modules), {}
+    while left:
+        name = left.pop()
+        path = folder / f"{name}.py"
+        if name in known or not path.exists():
+            continue
+        source = path.read_bytes()
+        known[name] = hashlib.sha256(source).hexdigest()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module == "mpm":
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpm."):
+                left.append(node.module.removeprefix("mpm."))
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _facts(path: Path) -> dict:
+    """What is kept with a result; nothing if there is none that can be read."""
+    try:
+        return json.loads((read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+    except (FileNotFoundError, ArrowInvalid):
+        return {}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    rows = pd.read_parquet(path)
+    rows.attrs = {}
+    return rows
+
+
+def _plain(facts: Mapping) -> dict:
+    """Facts as JSON gives them back."""
+    return json.loads(json.dumps(facts, default=lambda value: np.asarray(value).tolist()))
