@@ -128,7 +128,7 @@ def band(
             scores.append({name: value[0] for name, value in values.items()} | {"draw": draw})
             for kind, curve in CURVES.items():
                 drawn[kind].append(curve(fold, grid))
-    draws = [row["draw"] for row in scores]
+    draws = np.array([row["draw"] for row in scores])  # a list would be taken for names of columns
     table = pd.DataFrame(scores).groupby("draw").mean().quantile([0.025, 0.5, 0.975]).T
     table = table.set_axis(["low", "middle", "high"], axis=1).rename_axis("metric").reset_index()
     ends = {

@@ -34,7 +34,7 @@ def score_dots(
 ) -> Figure:
     """Draw scores averaged over folds with 95 % intervals: a column a split, a row a method.
 
-    Controls are hollow, the best method of a panel is filled dark.
+    Controls are hollow, the best method of a panel bears a star.
 
     Parameters
     ----------
@@ -61,7 +61,12 @@ def score_dots(
                 ax.axvline(chance[metric], color="0.6", linewidth=0.8, linestyle=":")
             for low, high in _bands(nulls, split, metric):
                 ax.axvspan(low, high, color=NULL, linewidth=0, zorder=0)
-            ax.set(xlabel=title, title=f"{readable(split)} split" if row is axes[0] else "")
+            ax.set(xlabel=title)
+    for ax, split in zip(axes[0], splits, strict=True):
+        ax.set_title(f"{readable(split)} split")
+    note = "star: best method; hollow: controls; dotted: a random ranking"
+    note += "; grey: 95 % of shifts of the labels" if nulls is not None else ""
+    fig.supxlabel(note, fontsize=8)
     sns.despine(fig)
     return fig
 
@@ -145,7 +150,7 @@ def fold_curves(
             )
     grey = in_order((m for split in splits for m in curves[split]["roc"]), list(METHODS))
     grey = [named(method) for method in grey if method != "mae" and not is_control(method)]
-    note = textwrap.fill(f"grey where not the best: {', '.join(grey)}", 150)
+    note = textwrap.fill(f"grey where not the best: {'; '.join(grey)}", 150)
     fig.supxlabel(note if grey else "", fontsize=8)
     sns.despine(fig)
     return fig
@@ -201,9 +206,9 @@ def prediction_area(methods: Mapping[str, np.ndarray], quantiles: np.ndarray) ->
         ax.plot(quantiles, outside, color="C1", linestyle="--", label="area left out")
         cross = int(np.argmin(abs(captured - outside)))
         ax.plot(quantiles[cross], captured[cross], "o", color="black", markersize=4)
-        share = f"{captured[cross]:.0%} of deposits\nin {1 - outside[cross]:.0%} of the area"
-        ax.annotate(share, (0.04, 0.06), xycoords="axes fraction", fontsize=8)
-        ax.set(xlim=(0, 1), ylim=(0, 1.02))
+        share = f"{100 * captured[cross]:.0f} % of deposits\nin {100 - 100 * outside[cross]:.0f} %"
+        ax.annotate(f"{share} of area", (0.04, 0.56), xycoords="axes fraction", fontsize=8)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1])
         ax.set_title(named(name), fontsize=8)
     for ax in axes.flat[len(order) :]:
         ax.axis("off")
@@ -221,13 +226,13 @@ def reliability(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     ----------
     tables : mapping
         Kind of likelihood, such as "raw" and "corrected", to method to the table of
-        `curves.reliability`. Bins in which nothing was observed or predicted have no place on these
-        axes: their interval is drawn from the lower edge, without a dot.
+        `curves.reliability`. A bin without positives has no place on these axes: its interval is
+        drawn from the lower edge, without a dot. Less than 1e-5 is drawn at that edge.
     """
     order = in_order((method for own in tables.values() for method in own), list(METHODS))
     every = pd.concat([table for own in tables.values() for table in own.values()])
     rates = every[["predicted", "observed"]].to_numpy()
-    low = 10 ** np.floor(np.log10(rates[rates > 0].min(initial=1e-1)))
+    low = max(1e-5, 10 ** np.floor(np.log10(rates[rates > 0].min(initial=1e-1))))
     columns = min(5, len(order))
     fig, axes = grid(-(-len(order) // columns), columns, (2.3, 2.4), sharey=True)
     for ax, method in zip(axes.flat, order, strict=False):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import rasterio
@@ -20,6 +21,7 @@ from shapely.geometry import Point, box
 
 from mpm import rasters
 from mpm.layers import Layer
+from mpm.prediction import Prediction
 
 WEST, NORTH, STEP = 500_000, 5_006_000, 1000  # corner (m, UTM zone 33 N) and cells of toy regions
 
@@ -183,3 +185,32 @@ def texts(ax) -> list[str]:
 def lines(ax) -> dict:
     """Label to x and y of the lines drawn."""
     return {line.get_label(): line.get_data() for line in ax.lines}
+
+
+def simulate_fold(cells=2000, deposits=10, size=5, shift=1.5, seed=0, digits=None):
+    """Cells with deposits of `size` cells, p from a noisy score; few digits make ties."""
+    rng = np.random.default_rng(seed)
+    deposit = np.full(cells, -1)
+    deposit[: deposits * size] = np.repeat(np.arange(deposits) + 40, size)
+    y = deposit >= 0
+    hardness = rng.normal(size=deposits).repeat(size)
+    logit = rng.normal(size=cells) - 3 + shift * y
+    logit[y] += hardness
+    p = 1 / (1 + np.exp(-logit))
+    return y, p if digits is None else p.round(digits), deposit
+
+
+def predict_fold(threshold=0.1, **options) -> Prediction:
+    "Of `simulate_fold`"
+    return Prediction(*simulate_fold(**options), threshold)
+
+
+def predictions(cells, *, split="blocks", method="mae", threshold=0.5) -> pd.DataFrame:
+    "Rows of (fold, region, row, col, deposit or -1, likelihood)"
+    rows = pd.DataFrame(cells, columns=["fold", "region", "row", "col", "deposit", "likelihood"])
+    rows = rows.assign(split=split, method=method, positive=rows["deposit"] >= 0)
+    rows["likelihood"] = rows["likelihood"].astype("float32")
+    rows["uncertainty"] = rows["likelihood"] / 10
+    columns = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
+    columns += ["likelihood", "uncertainty", "threshold"]  # of `mapping.PREDICTION_COLUMNS`
+    return rows.assign(threshold=np.float32(threshold))[columns]

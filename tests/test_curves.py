@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
+from helpers import predict_fold
+from sklearn import metrics as reference
 
 from mpm.curves import (
     calibration_table,
     capture_efficiency,
     expected_calibration_error,
     precision_recall,
+    prediction_area,
+    reliability,
     roc,
 )
-from mpm.metrics import Prediction, scores
+from mpm.metrics import scores
+from mpm.prediction import Prediction
 
 
 def test_capture_among_equal_scores_is_what_chance_gives():
@@ -77,3 +82,59 @@ def test_calibration_table_by_hand():
     same = calibration_table(y, np.full(4, 0.5))
     assert len(same) == 1
     assert expected_calibration_error(y, np.full(4, 0.5)) == 0
+
+
+@pytest.mark.parametrize("digits", [None, 1])
+def test_curves_equal_scikit_learn(digits):
+    "At every recall and false positive rate of a grid, ties or none"
+    fold, grid = predict_fold(digits=digits), np.linspace(0, 1, 173)
+    false, true, _ = reference.roc_curve(fold.y, fold.p)
+    np.testing.assert_allclose(roc(fold, grid), np.interp(grid, false, true), atol=1e-12)
+    precision, recall, _ = reference.precision_recall_curve(fold.y, fold.p)
+    first = [precision[:-1][recall[:-1] >= at - 1e-12][-1] for at in grid]
+    np.testing.assert_allclose(precision_recall(fold, grid), first)
+
+
+def test_prediction_area_by_hand():
+    """Ten cells of p = 0.1 to 1, deposit 1 in the best and the worst, deposit 2 in the sixth
+
+    The median is 0.5: both deposits lie at or above it, with all but four of ten cells.
+    """
+    p = np.arange(1, 11) / 10
+    deposit = np.array([1, -1, -1, -1, -1, 2, -1, -1, -1, 1])
+    fold = Prediction(deposit > 0, p, deposit, 0.5)
+    captured, outside = prediction_area(fold, np.array([0, 0.5, 0.6, 0.7, 1]))
+    assert captured.tolist() == [1, 1, 1, 0.5, 0.5]
+    np.testing.assert_allclose(outside, [0, 0.4, 0.5, 0.6, 0.9])
+    nothing = Prediction(np.zeros(5, bool), np.linspace(0, 1, 5), np.full(5, -1), 0.5)
+    assert np.isnan(prediction_area(nothing, np.linspace(0, 1, 3))).all()
+
+
+def test_reliability_is_of_all_folds_together():
+    """Two bins of four cells, from two folds that both have a deposit number 1
+
+    Of the upper bin three cells are positive, of the lower none: there the rule of three ends at
+    3 x (3 cells / 2 deposits) / 4 cells, that is at 1.
+    """
+    folds = {
+        "a": Prediction([1, 0, 0, 0], [0.8, 0.2, 0.1, 0.7], [1, -1, -1, -1], 0.5),
+        "b": Prediction([1, 1, 0, 0], [0.9, 0.6, 0.3, 0.4], [1, 1, -1, -1], 0.5),
+    }
+    table = reliability(folds, bins=2, draws=400)
+    np.testing.assert_allclose(table["predicted"], [0.25, 0.75])
+    np.testing.assert_allclose(table["observed"], [0, 0.75])
+    # two deposits of one and two cells, one of them drawn and counted twice: 2 / 3 or 4 / 5
+    np.testing.assert_allclose(table["low"], [0, 2 / 3])
+    np.testing.assert_allclose(table["high"], [1, 4 / 5])
+    alone = reliability({"a": folds["a"]}, bins=2)
+    assert alone[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_rule_of_three_knows_the_cells_of_a_deposit():
+    "100 cells without positives; five deposits of two cells elsewhere: 3 x 2 / 100"
+    y = np.repeat([False, True, False], [100, 10, 90])
+    p = np.repeat([0.1, 0.9], 100)
+    deposit = np.where(y, (np.arange(200) - 100) // 2, -1)
+    table = reliability({"a": Prediction(y, p, deposit, 0.5)}, bins=2)
+    assert table["high"][0] == pytest.approx(0.06)
+    assert table["low"][1] < 0.1 < table["high"][1] or table["low"][1] == table["high"][1] == 0.1

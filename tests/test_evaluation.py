@@ -5,20 +5,12 @@ import pandas as pd
 import pyproj
 import pytest
 import xarray as xr
+from helpers import predictions
 
 from mpm import align, demo, evaluation
 from mpm.mapping import PREDICTION_COLUMNS
 from mpm.splits import Split, SplitSettings
 from mpm.study import Region
-
-
-def predictions(cells, *, split="blocks", method="mae", threshold=0.5) -> pd.DataFrame:
-    "Rows of (fold, region, row, col, deposit or -1, likelihood)"
-    rows = pd.DataFrame(cells, columns=["fold", "region", "row", "col", "deposit", "likelihood"])
-    rows = rows.assign(split=split, method=method, positive=rows["deposit"] >= 0)
-    rows["likelihood"] = rows["likelihood"].astype("float32")
-    rows["uncertainty"] = rows["likelihood"] / 10
-    return rows.assign(threshold=np.float32(threshold))[PREDICTION_COLUMNS]
 
 
 def in_order(likelihood) -> evaluation.Folds:
@@ -31,19 +23,6 @@ GOOD, BAD = (0.9, 0.8, 0.3, 0.1), (0.1, 0.2, 0.8, 0.9)
 
 
 # ---- folds and tables
-
-
-def test_predictions_are_parted_by_fold():
-    "Each fold keeps its cells in order, with its own threshold"
-    cells = [("1", 0, 0, 0, -1, 0.25), ("0", 0, 0, 1, 4, 0.75), ("1", 0, 0, 2, 7, 0.5)]
-    rows = predictions(cells)
-    rows["threshold"] = rows["fold"].map({"0": 0.2, "1": 0.6})
-    folds = evaluation.by_fold(rows)
-    assert list(folds) == ["0", "1"]
-    assert folds["1"].y.tolist() == [False, True] and folds["0"].y.tolist() == [True]
-    assert folds["1"].p.tolist() == [0.25, 0.5] and folds["0"].p.tolist() == [0.75]
-    assert folds["1"].deposit.tolist() == [-1, 7]
-    assert (folds["0"].threshold, folds["1"].threshold) == (0.2, 0.6)
 
 
 def test_the_score_table_reads_as_value_and_interval():
@@ -69,6 +48,26 @@ def test_the_score_table_reads_as_value_and_interval():
     ]
     other = evaluation.score_table(mean, ["auc"], ["logistic", "mae"])
     assert other.index.tolist()[:2] == [("blocks", "logistic"), ("blocks", "mae")]
+
+
+def test_the_score_table_takes_any_splits_and_methods():
+    "Known splits in their order, others and methods not asked for at the end"
+    keys = [("random", "mae"), ("coast", "mae"), ("region", "new"), ("region", "mae")]
+    rows = [(*key, "auc", 0.5, 0.4, 0.6) for key in [*keys, ("latitude", "mae")]]
+    mean = pd.DataFrame(rows, columns=["split", "method", "metric", "value", "low", "high"])
+    table = evaluation.score_table(mean, ["auc"], ["mae"])
+    assert table.index.tolist() == [
+        ("latitude", "mae"),
+        ("region", "mae"),
+        ("region", "new"),
+        ("random", "mae"),
+        ("coast", "mae"),
+    ]
+
+
+def test_controls_are_told_from_methods():
+    controls = ["oracle", "distance_to_deposit", "shuffled_labels", "shuffled_random_forest"]
+    assert [evaluation.is_control(name) for name in [*controls, "mae"]] == [True] * 4 + [False]
 
 
 def test_a_difference_is_the_first_less_the_second():
@@ -117,7 +116,7 @@ def test_curves_are_sorted_by_split_kind_and_method():
     }
     drawn = evaluation.curves_by_split(folds, ["good", "bad"], np.array([0.25, 0.5]))
     assert list(drawn) == ["blocks", "random"]
-    assert set(drawn["blocks"]) == {"roc", "precision_recall", "capture"}
+    assert set(drawn["blocks"]) == {"roc", "precision_recall", "capture", "prediction_area"}
     assert drawn["blocks"]["roc"]["good"].tolist() == [[1, 1]]
     assert drawn["blocks"]["roc"]["bad"].tolist() == [[0, 0]]
     assert drawn["random"]["roc"]["bad"].tolist() == [[1, 1]]
@@ -125,6 +124,10 @@ def test_curves_are_sorted_by_split_kind_and_method():
     np.testing.assert_allclose(drawn["blocks"]["precision_recall"]["bad"], [[1 / 3, 1 / 3]])
     assert drawn["blocks"]["capture"]["good"].tolist() == [[0.5, 1]]
     assert drawn["blocks"]["capture"]["bad"].tolist() == [[0, 0]]
+    assert drawn["blocks"]["prediction_area"]["good"].tolist() == [[[1, 1], [0, 0.25]]]
+    del folds["random", "bad"]
+    drawn = evaluation.curves_by_split(folds, ["good", "bad"], np.array([0.5]))
+    assert set(drawn["random"]["roc"]) == {"good"}, "a method need not be run under all splits"
 
 
 # ---- maps of test cells
@@ -269,70 +272,6 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
     assert cubes["north"]["MVT"].sum() == 1
 
 
-@pytest.fixture
-def known():
-    """Two folds: six cells of the north; two of the north and two of the south.
-
-    The known deposit's cell is the best of fold 0.
-    """
-    rows = predictions(
-        [
-            ("0", 0, 0, 0, 8, 0.95),
-            ("0", 0, 0, 1, -1, 0.9),
-            ("0", 0, 0, 2, -1, 0.1),
-            ("0", 0, 0, 3, -1, 0.25),
-            ("0", 0, 0, 4, -1, 0.3),
-            ("0", 0, 0, 5, -1, 0.2),
-            ("1", 0, 1, 0, -1, 0.6),
-            ("1", 0, 1, 1, -1, 0.7),
-            ("1", 1, 0, 0, -1, 0.9),
-            ("1", 1, 0, 1, -1, 0.1),
-        ]
-    )
-    north, south = np.full((2, 6), -1), np.full((1, 2), -1)
-    north[0, 1], north[0, 3], north[1, 0], south[0, 0] = 1, 2, 0, 3
-    truth = [np.zeros((2, 6)), np.zeros((1, 2))]
-    truth[0][0] = rows["likelihood"][:6] / 2
-    truth[0][1, :2], truth[1][0] = (0.4, 0.3), (0.1, 0.9)
-    return rows, [north, south], truth
-
-
-def score(known, **kwargs) -> pd.DataFrame:
-    table = evaluation.score_against_truth(*known, **{"draws": 20, "seed": 3} | kwargs)
-    assert table.columns.tolist() == ["fold", "metric", "value", "low", "high"]
-    return table.set_index(["fold", "metric"])
-
-
-def test_undiscovered_deposits_score_without_the_known_cells(known):
-    """The hidden cells beat 3 and 2 of 3 others in fold 0, and 1 and 2 of 2 in fold 1
-
-    Were the known deposit's cell, the best of all, an ordinary one, fold 0 would get 5 of 8.
-    """
-    value = score(known)["value"]
-    assert value["0", "auc_undiscovered"] == pytest.approx(5 / 6)
-    assert value["1", "auc_undiscovered"] == pytest.approx(3 / 4)
-    assert value["mean", "auc_undiscovered"] == pytest.approx(19 / 24)
-    assert value["0", "prevalence_undiscovered"] == pytest.approx(2 / 5)
-    assert value["mean", "folds_undiscovered"] == 2
-
-
-def test_hidden_deposits_of_two_regions_are_two(known):
-    "Number 0 in the north and number 3 in the south"
-    assert score(known)["value"]["1", "deposits_undiscovered"] == 2
-
-
-def test_correlation_with_the_truth_is_of_ranks_in_all_test_cells(known):
-    "Half the likelihood ranks alike (+1), one less it the other way round (-1)"
-    table = score(known)
-    value = table["value"].xs("correlation_with_truth", level="metric")
-    assert value.to_dict() == pytest.approx({"0": 1, "1": -1, "mean": 0})
-    assert table.xs("correlation_with_truth", level="metric")[["low", "high"]].isna().all(axis=None)
-    # the known deposit's cell counts: at the bottom of the truth it is 5 ranks off, the others 1,
-    # which makes 1 - 6 (25 + 5) / (6 x 35)
-    known[2][0][0, 0] = 0
-    assert score(known)["value"]["0", "correlation_with_truth"] == pytest.approx(1 - 30 / 35)
-
-
 # ---- sentences
 
 
@@ -366,22 +305,47 @@ def scored() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_findings_say_what_the_scores_show(scored):
     "The oracle, best of all, is no method; the random split adds 0.05 to 0.2"
     lines = evaluation.findings(*scored)
-    assert lines[:3] == [
+    assert lines[:4] == [
         "best average precision under blocks: logistic (0.300), then mae (0.200)",
-        "AUC that the random split adds: +0.050 to +0.200",
+        "best average precision under random: mae (0.800), then svm (0.700)",
+        "AUC that the random split adds to that under blocks: +0.050 to +0.200",
         "pretraining adds -0.012 average precision under blocks (95 % interval -0.050 to +0.020)",
     ]
     mean, compared = scored
-    assert evaluation.findings(mean[mean["method"] != "oracle"], compared) == lines[:3]
+    assert evaluation.findings(mean[mean["method"] != "oracle"], compared) == lines[:4]
+
+
+def test_findings_take_any_splits_and_methods(scored):
+    "No random split, no network compared, one method alone"
+    mean, compared = scored
+    mean = mean[mean["method"].isin(["svm", "oracle"])].replace({"split": {"random": "region"}})
+    assert evaluation.findings(mean, compared.iloc[:1]) == [
+        "best average precision under blocks: svm (0.100)",
+        "best average precision under region: svm (0.700)",
+        "above the true probability under blocks (leak, discovery bias or chance): none",
+        "above the true probability under region (leak, discovery bias or chance): none",
+    ]
 
 
 @pytest.mark.parametrize(("oracle", "above"), [(0.75, "mae"), (0.65, "logistic, mae, svm")])
-def test_findings_name_what_beats_the_oracle_under_the_random_split(scored, oracle, above):
-    "AUC 0.9, 0.7 and 0.7 there; an oracle of 0.9 is not beaten by its equal"
+def test_findings_name_what_beats_the_oracle(scored, oracle, above):
+    "AUC 0.9, 0.7 and 0.7 under the random split; an oracle of 0.9 is not beaten by its equal"
     mean, compared = scored
     of_oracle = (mean["method"] == "oracle") & (mean["metric"] == "auc")
     for value, names in [(oracle, above), (0.9, "none")]:
         mean.loc[of_oracle & (mean["split"] == "random"), "value"] = value
-        (line,) = evaluation.findings(mean, compared)[3:]
-        assert line.startswith("above the true probability under the random split")
-        assert line.endswith(f": {names}")
+        blocks, random = evaluation.findings(mean, compared)[4:]
+        assert blocks.startswith("above the true probability under blocks")
+        assert blocks.endswith(": none")
+        assert random.startswith("above the true probability under random")
+        assert random.endswith(f": {names}")
+
+
+def test_findings_name_what_is_no_better_than_the_nearest_deposit(scored):
+    mean, compared = scored
+    mean = mean.replace({"method": {"oracle": "distance_to_deposit"}})
+    nearest = (mean["method"] == "distance_to_deposit") & (mean["metric"] == "auc")
+    mean.loc[nearest & (mean["split"] == "blocks"), "value"] = 0.65
+    lines = evaluation.findings(mean, compared)[4:]
+    start = "no better than the distance to the nearest known deposit under"
+    assert lines == [f"{start} blocks: logistic, svm", f"{start} random: logistic, svm"]
