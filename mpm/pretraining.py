@@ -30,6 +30,7 @@ def split_settings(
     seed: int,
     folds: int = 5,
     random_folds: int = 1,
+    region_folds: int = -1,
     block_km: float = 0.0,
 ) -> SplitSettings:
     """Choose how cells are divided.
@@ -43,10 +44,16 @@ def split_settings(
         Cells along one side: the dead zone is half of it and the largest label radius wide.
     seed, folds, random_folds
         As of `SplitSettings`.
+    region_folds : int
+        Folds of the region split; -1: one a region. None if there is but one, or one of them has no
+        deposit of a target.
     block_km : float
         Side of a block (km); 0: such that a fold has about five.
     """
     regions = list(cubes.values())
+    tested = len(regions) if region_folds < 0 else min(region_folds, len(regions))
+    if len(regions) < 2 or not all(cube[t].values.any() for cube in regions for t in study.targets):
+        tested = 0
     radius = max(study.target(name).radius for name in study.targets)
     return SplitSettings(
         folds=folds,
@@ -54,6 +61,7 @@ def split_settings(
         block_km=block_km or auto_block_km(regions, folds),
         dead_cells=dead_cells(regions, window, radius),
         seed=seed,
+        regions=tested,
     )
 
 

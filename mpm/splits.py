@@ -124,6 +124,23 @@ def all_runs(
     return [(kind, fold) for kind in kinds for fold in range(counts[kind])]
 
 
+def obstacles(
+    kinds: Sequence[Kind],
+    cubes: Sequence[xr.Dataset],
+    settings: SplitSettings,
+    targets: Sequence[str],
+) -> dict[str, str]:
+    """Say of each kind of split why a study does not allow it: "" if it does."""
+    found = dict.fromkeys(kinds, "")
+    for kind in kinds:
+        try:
+            for _, fold in all_runs([kind], cubes, settings, targets):
+                make_split(cubes, kind, fold, settings, targets=targets)
+        except ValueError as error:
+            found[kind] = str(error)
+    return found
+
+
 def make_split(
     cubes: Sequence[xr.Dataset],
     kind: Kind,

@@ -491,3 +491,10 @@ def test_unknown_fold_is_refused(kind, fold):
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="no split 'stripes'; there are blocks, .*district"):
         make_split([full_map()], "stripes", 0, RULES, targets=["MVT"])
+
+
+def test_obstacles_name_the_kinds_that_a_study_does_not_allow():
+    "One region can be cut into blocks, but there is no other region to test on"
+    found = splits.obstacles(["blocks", "region"], [full_map()], RULES, ["MVT"])
+    assert found["blocks"] == ""
+    assert "one region has none to test on" in found["region"]
