@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mpm import fine_tuning, mae
+from mpm import fine_tuning, mae, window_statistics
+from mpm.baselines import choose
 from mpm.classifier import Classifier
 from mpm.folds import Fold
 from mpm.pu_selection import choose_negatives
@@ -95,17 +95,8 @@ def features(
     if sees == "cell":
         return np.nan_to_num(windows.centres(index))
     if sees == "statistics":
-        return np.concatenate([_statistics(*part) for part in windows.batches(index, 1024)])
+        return np.nan_to_num(window_statistics.statistics(windows, index))
     return fine_tuning.features_of(Classifier(encoder), windows, index).numpy()
-
-
-def _statistics(values: torch.Tensor, observed: torch.Tensor) -> np.ndarray:
-    count = observed.sum(dim=(2, 3)).clamp(min=1)
-    mean = values.sum(dim=(2, 3)) / count
-    away = (values - mean[..., None, None]).where(observed, 0.0)
-    spread = (away.square().sum(dim=(2, 3)) / count).sqrt()
-    half = values.shape[2] // 2
-    return torch.cat([values[:, :, half, half], mean, spread], dim=1).numpy()
 
 
 def _align(seen: list[np.ndarray], regions: list[np.ndarray]) -> list[np.ndarray]:
@@ -122,13 +113,12 @@ def _align(seen: list[np.ndarray], regions: list[np.ndarray]) -> list[np.ndarray
 
 def _probe(seen: list[np.ndarray], known: list[np.ndarray]) -> np.ndarray:
     """Logistic regression, its penalty chosen by the average precision on validation cells."""
-    best, kept = -1.0, None
-    for strength in (1e-4, 1e-3, 1e-2, 1e-1):
-        model = make_pipeline(
+    models = [
+        make_pipeline(
             StandardScaler(),
             LogisticRegression(C=strength, class_weight="balanced", max_iter=300),
-        ).fit(seen[0], known[0])
-        score = average_precision_score(known[1], model.decision_function(seen[1]))
-        if score > best:
-            best, kept = score, model
-    return kept.decision_function(seen[2])
+        )
+        for strength in (1e-4, 1e-3, 1e-2, 1e-1)
+    ]
+    best = models[choose(models, seen[0], known[0], seen[1], known[1])]
+    return best.decision_function(seen[2])

@@ -18,7 +18,7 @@ from mpm.training import PretrainSettings, pretrain
 
 torch.set_num_threads(1)
 
-RULES = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7)
+RULES = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, regions=2)
 SETTINGS = PretrainSettings(steps=6, batch=4, reports=2)
 LAYERS = ["magnetics", "gravity"]
 
@@ -102,15 +102,22 @@ def test_an_interrupted_backbone_goes_on_from_beside_its_folder(study, cubes, mo
 def test_the_dead_zone_covers_half_a_window_and_a_label(study, cubes):
     "9 cells: 4 to each side, and 0.5 km are one cell more; 2 x 3600 km2 in 25 blocks of 17 km"
     found = split_settings(study, cubes, 9, seed=7)
-    assert found == SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, random_folds=1)
+    assert found == SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, regions=2)
     assert split_settings(study, cubes, 9, seed=7, block_km=33.0).block_km == 33
 
 
+def test_a_region_without_deposits_is_not_trained_on_alone(study, cubes):
+    "Nor is one held out that no deposit of a target lies in"
+    assert split_settings(study, cubes, 9, seed=7, region_folds=1).regions == 1
+    bare = cubes | {"south": cubes["south"].assign(MVT=cubes["south"]["MVT"] & False)}
+    assert split_settings(study, bare, 9, seed=7).regions == 0
+
+
 def test_all_backbones_of_a_study_are_made(study, capsys):
-    "Five blocks, one random, one final, as splits.json says; a line each"
+    "Five blocks, one random, two regions, one final, as splits.json says; a line each"
     pretrain_study(study, steps=2)
     made = sorted(path.name for path in (study.processed / "backbones").iterdir())
-    assert made == [*(f"blocks_{fold}" for fold in range(5)), "final_0", "random_0"]
+    assert made == [*(f"blocks_{fold}" for fold in range(5)), "final_0", "random_0", "region_0", "region_1"]
     assert read_settings(study) == (RULES, "demo")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "demo backbones: 1 x cpu" and len(lines) == 8

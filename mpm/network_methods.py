@@ -1,0 +1,113 @@
+"""Methods that need torch: networks that learn, and tables of what a frozen one sees."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mpm import baselines, convnet, fine_tuning, mae
+from mpm.classifier import Classifier
+from mpm.mapping import predict
+from mpm.pu_selection import choose_negatives
+from mpm.tasks import Scorer, Task, fit_best, some
+from mpm.windows import Windows
+
+FEATURE_CELLS = 3000  # unlabeled cells whose features of the backbone are computed
+JUDGED_FEATURES = 1000  # the same of validation cells, as many as early stopping looks at
+DROPOUT_SAMPLES = 100
+
+
+def fit_network(method: str, task: Task) -> Scorer:
+    """Fine-tune a network against likely negatives, as in notebook 03."""
+    encoder, settings = _start(method, task)
+    fold, device = task.fold, torch.device(task.device)
+    known = fold.train[task.positive[fold.train]]
+    negatives = choose_negatives(
+        fold, task.positive, settings, seed=task.seed, encoder=encoder, device=device
+    )
+    classifier, history = fine_tuning.fine_tune(
+        encoder,
+        fold.windows,
+        known,
+        negatives,
+        fold.validation,
+        task.positive,
+        settings,
+        seed=task.seed,
+        device=device,
+    )
+    best = history.loc[history["average_precision"].idxmax(), "step"]  # the first of equals is kept
+    score = partial(_likelihood, classifier, task.seed, device)
+    return Scorer(score, {"steps": int(best)}, classifier)
+
+
+def _start(method: str, task: Task) -> tuple[torch.nn.Module, fine_tuning.FineTuneSettings]:
+    """Return the network that a method starts from, and how it is trained."""
+    windows, layers = task.fold.windows, len(task.layers)
+    config = task.backbone.config if task.backbone else mae.preset(task.preset, layers)
+    settings = fine_tuning.FINE_TUNE_PRESETS[task.preset]
+    if method == "resnet18":
+        size = convnet.preset(task.preset, layers, windows.size)
+        return convnet.build(size, task.seed), replace(settings, train="full", view="cls")
+    if config.window != windows.size:
+        raise ValueError(
+            f"windows of {windows.size} cells, but the transformer of preset {task.preset!r} takes "
+            f"{config.window}; make the fold with the network's window"
+        )
+    if method == "mae":
+        return task.backbone.encoder, settings
+    untrained = mae.build(config, task.seed).encoder
+    if method == "vit_random":  # features that stay what they are need no turned windows
+        return untrained, replace(settings, train="frozen", augment=False)
+    return untrained, replace(settings, train="full")
+
+
+def _likelihood(
+    classifier: Classifier,
+    seed: int,
+    device: torch.device,
+    windows: Windows,
+    index: np.ndarray,
+) -> np.ndarray:
+    options = {"samples": DROPOUT_SAMPLES, "seed": seed, "device": device}
+    return predict(classifier, windows, index, **options)[0]
+
+
+def fit_on_features(method: str, task: Task) -> Scorer:
+    """Fit logistic regression or boosting on what the head would see of the frozen backbone."""
+    frozen = Classifier(deepcopy(task.backbone.encoder)).to(task.device)
+    see = partial(_features, frozen, task.device)
+    kind = "gradient_boosting" if method.endswith("boosting") else "logistic_regression"
+    names = [f"feature {k}" for k in range(frozen.linear.in_features)]
+    make = partial(_make_on_features, kind, task.seed, names)
+    few = some(task, "train", FEATURE_CELLS), some(task, "validation", JUDGED_FEATURES)
+    found = fit_best(make, baselines.CANDIDATES[kind], see, task, few[0], *few)
+    return replace(found, score=partial(_in_parts, found.score))
+
+
+def _in_parts(
+    score: Callable[[Windows, np.ndarray], np.ndarray],
+    windows: Windows,
+    index: np.ndarray,
+    size: int = 1 << 16,
+) -> np.ndarray:
+    """Score centres some at a time: the features of a continent would not fit into memory."""
+    parts = [index[start : start + size] for start in range(0, len(index), size)]
+    return np.concatenate([score(windows, part) for part in parts])
+
+
+def _make_on_features(kind: str, seed: int, names: list[str], **settings) -> BaseEstimator:
+    """Features have no unit and no common spread, which a penalty of weights must not see."""
+    return make_pipeline(StandardScaler(), baselines.make(kind, seed, names, **settings))
+
+
+def _features(
+    frozen: Classifier, device: torch.device | str, windows: Windows, index: np.ndarray
+) -> np.ndarray:
+    return fine_tuning.features_of(frozen, windows.to(device), index).cpu().numpy()

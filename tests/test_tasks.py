@@ -1,0 +1,84 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mpm import tasks
+from mpm.tasks import Scorer, Task
+
+
+class Column:
+    """Windows of one layer: the number of the centre."""
+
+    def centres(self, index):
+        return np.asarray(index, "float32")[:, None]
+
+
+@pytest.fixture
+def task() -> Task:
+    """600 centres in three parts, every tenth of them positive."""
+    parts = np.array_split(np.arange(600), 3)
+    fold = SimpleNamespace(windows=Column(), train=parts[0], validation=parts[1], test=parts[2])
+    positive = np.arange(600) % 10 == 0
+    deposit = np.where(positive, np.arange(600), -1)
+    return Task(fold, positive, deposit, ("number",), {}, seed=3)
+
+
+def test_shuffling_deals_the_labels_within_training_and_within_validation(task):
+    """As many as before in each, elsewhere; deposits go with them; the test keeps its task"""
+    dealt = tasks.shuffle_labels(task)
+    for part in (task.fold.train, task.fold.validation):
+        assert dealt.positive[part].sum() == task.positive[part].sum()
+        assert 0 < (dealt.positive[part] & task.positive[part]).mean() < task.positive[part].mean()
+        assert sorted(dealt.deposit[part]) == sorted(task.deposit[part])
+        np.testing.assert_array_equal(dealt.deposit[part] >= 0, dealt.positive[part])
+    np.testing.assert_array_equal(dealt.positive[task.fold.test], task.positive[task.fold.test])
+    np.testing.assert_array_equal(
+        dealt.positive, tasks.shuffle_labels(task).positive
+    )  # the seed decides
+    assert (tasks.shuffle_labels(replace(task, seed=4)).positive != dealt.positive).any()
+
+
+def test_scores_that_are_not_finite_are_refused():
+    broken = Scorer(lambda windows, index: np.where(index > 1, np.nan, 0.0))
+    with pytest.raises(ValueError, match="2 of 4 scores are not finite"):
+        broken(None, np.arange(4))
+
+
+def test_some_centres_are_all_positive_ones_and_a_sample_of_the_others(task):
+    """20 of 200 training centres are positive; the seed decides on the others"""
+    index = tasks.some(task, "train", 50)
+    assert task.positive[index].sum() == 20 and (~task.positive[index]).sum() == 50
+    assert set(index) <= set(task.fold.train) and (np.diff(index) > 0).all()
+    np.testing.assert_array_equal(index, tasks.some(task, "train", 50))
+    assert not np.array_equal(index, tasks.some(replace(task, seed=4), "train", 50))
+    np.testing.assert_array_equal(tasks.some(task, "validation", 500), task.fold.validation)
+
+
+class Says:
+    """An estimator whose probability is its setting times the number, and which counts cells."""
+
+    def __init__(self, times: float):
+        self.times = times
+
+    def fit(self, X, y):
+        self.cells, self.known = len(X), int(y.sum())
+        return self
+
+    def predict_proba(self, X):
+        return np.column_stack([0 * X[:, 0], self.times * X[:, 0]])
+
+
+def test_the_winner_is_fitted_on_all_training_centres(task):
+    """Validation's positive centres are made the last ones: the rising score wins"""
+    task.positive[200:390], task.positive[390:400] = False, True
+    grid = [{"times": -1.0}, {"times": 2.0}, {"times": 3.0}]
+    few, judged = tasks.some(task, "train", 50), task.fold.validation
+    see = Column.centres
+    found = tasks.fit_best(Says, grid, see, task, task.fold.train, few, judged)
+    assert found.chosen == {"times": 2.0}  # the first of equals
+    assert (found.model.cells, found.model.known) == (200, 20)
+    np.testing.assert_array_equal(found(Column(), [5, 7]), [10, 14])
+    alone = tasks.fit_best(Says, grid, see, task, few, few, judged)
+    assert (alone.model.cells, alone.model.known) == (70, 20)
