@@ -117,10 +117,16 @@ def test_all_backbones_of_a_study_are_made(study, capsys):
     "Five blocks, one random, two regions, one final, as splits.json says; a line each"
     pretrain_study(study, steps=2)
     made = sorted(path.name for path in (study.processed / "backbones").iterdir())
-    assert made == [*(f"blocks_{fold}" for fold in range(5)), "final_0", "random_0", "region_0", "region_1"]
+    assert made == [
+        *(f"blocks_{fold}" for fold in range(5)),
+        "final_0",
+        "random_0",
+        "region_0",
+        "region_1",
+    ]
     assert read_settings(study) == (RULES, "demo")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "demo backbones: 1 x cpu" and len(lines) == 8
+    assert lines[0] == "demo backbones: 1 x cpu" and len(lines) == 10
     assert lines[1].startswith("blocks 0: ") and "training windows, held-out loss" in lines[1]
 
 
