@@ -129,6 +129,20 @@ def test_every_split_passes_the_leak_detector(division):
 
 
 @tried
+@given(divisions(), st.integers(0, 1_000_000))
+def test_a_leak_planted_in_any_split_is_found(division, choice):
+    "A held-out cell is trained on as well; its region, row and column are named"
+    held = division.split.validation if division.kind == "final" else division.split.test
+    places = [(k, *cell) for k, cells in enumerate(held) for cell in np.argwhere(cells)]
+    region, row, col = places[choice % len(places)]
+    train = [cells.copy() for cells in division.split.train]
+    train[region][row, col] = True
+    leaky = replace(division.split, train=tuple(train))
+    with pytest.raises(ValueError, match=f"region {region} .* row {row}, column {col}$"):
+        check(leaky)
+
+
+@tried
 @given(divisions(kinds=APART))
 def test_no_part_comes_within_the_dead_zone_of_another(division):
     "Chebyshev distances between all pairs of cells, by brute force"
