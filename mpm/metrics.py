@@ -261,5 +261,6 @@ def _interval(values: np.ndarray, free: int) -> Interval:
     if len(values) == 1 or free < 1:
         return Interval(float(values[0]), np.nan, np.nan)
     away = np.percentile(values[1:], [2.5, 97.5]) - values[1:].mean()
+    # rounded: what never varies must not vary by the last digit
     low, high = values[0] + np.round(away * stdtrit(free, 0.975) / ndtri(0.975), 15)
     return Interval(float(values[0]), float(low), float(high))

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
-from helpers import bars, lines, texts
+from helpers import bars, texts
 from matplotlib.colors import to_rgb
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -357,67 +357,6 @@ def test_held_out_maps_have_a_column_a_method():
     assert {maps(ax)[0].get_clim() for ax in panels} == {(0, 1)}
     assert all(ax.lines[0].get_xydata().tolist() == [[501.25, 897.25]] for ax in panels)
     assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["rank within the fold (1)"]
-
-
-# Scores
-
-
-def test_score_dots_draw_value_and_interval_of_each_split():
-    "A panel a metric; chance is dotted; methods that were not run have no row"
-    rows = [
-        ("mae", "blocks", 0.7, 0.6, 0.8),
-        ("mae", "random", 0.9, 0.85, 0.95),
-        ("random_forest", "blocks", 0.65, 0.5, 0.7),
-    ]
-    table = pd.DataFrame(rows, columns=["method", "split", "value", "low", "high"])
-    table = pd.concat([table.assign(metric="auc"), table.assign(metric="mcc")])
-    fig = plots.score_dots(table, {"auc": "AUC (1)", "mcc": "MCC (1)"}, chance={"auc": 0.5})
-    left, right = fig.axes
-    labels = [label.get_text() for label in left.get_yticklabels()]
-    assert labels == ["random forest", "MAE, pretrained"]
-    drawn = lines(left)
-    np.testing.assert_array_equal(drawn["blocks"][0], [0.65, 0.7])
-    np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.9])
-    interval = left.collections[0].get_segments()[1]
-    np.testing.assert_allclose(interval[:, 0], [0.6, 0.8])
-    assert drawn["blocks"][1][1] > drawn["random"][1][1]  # apart, so that both can be seen
-    assert [list(line.get_xdata()) for line in left.lines][-1] == [0.5, 0.5]
-    assert len(right.lines) == len(left.lines) - 1
-    assert (left.get_xlabel(), right.get_xlabel()) == ("AUC (1)", "MCC (1)")
-
-
-def test_fold_curves_average_folds():
-    "The mean over folds, the spread of the network's folds as a band; the diagonal is chance"
-    grid = np.array([0.0, 0.5, 1.0])
-    values = np.array([[0.0, 0.6, 1.0], [0.0, 0.8, 1.0]])
-    kinds = {
-        "roc": {"mae": values, "oracle": values},
-        "precision_recall": {"mae": values},
-        "capture": {"mae": values},
-    }
-    fig = plots.fold_curves({"blocks": kinds, "random": kinds}, grid)
-    assert len(fig.axes) == 6
-    roc = fig.axes[0]
-    np.testing.assert_allclose(lines(roc)["MAE, pretrained"], [grid, [0, 0.7, 1]])
-    band = roc.collections[0].get_paths()[0].vertices
-    assert band[np.isclose(band[:, 0], 0.5), 1].min() == 0.6
-    assert band[np.isclose(band[:, 0], 0.5), 1].max() == 0.8
-    assert roc.get_title() == "blocks: ROC" and fig.axes[3].get_title() == "random: ROC"
-    assert all(ax.get_xlim() == (0, 1) for ax in fig.axes)
-    assert len(fig.axes[1].lines) == 1  # chance in precision depends on the prevalence
-    assert fig.axes[2].get_xlabel() == "share of area, most likely first"
-
-
-def test_methods_have_the_same_colour_whichever_are_drawn():
-    "A figure without one method does not repaint the others"
-    grid, values = np.array([0.0, 1.0]), np.array([[0.0, 1.0]])
-    colors = []
-    for methods in (["mae", "random_forest"], ["random_forest"]):
-        kinds = {"roc": dict.fromkeys(methods, values)}
-        kinds |= {"precision_recall": {}, "capture": {}}
-        ax = plots.fold_curves({"blocks": kinds}, grid).axes[0]
-        colors += [line.get_color() for line in ax.lines if line.get_label() == "random forest"]
-    assert colors[0] == colors[1]
 
 
 def test_contrasts_are_drawn_with_their_error():

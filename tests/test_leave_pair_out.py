@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from mpm.leave_pair_out import leave_pair_out_auc
+
+
+def line(deposit) -> tuple[np.ndarray, np.ndarray]:
+    "Cells of one row of one region, and their deposits"
+    deposit = np.array(deposit)
+    return np.stack([deposit * 0, deposit * 0, np.arange(len(deposit))], axis=1), deposit
+
+
+def test_pairs_are_counted_by_hand():
+    """Scores fixed at 1 to 6; every pair is tried
+
+    Deposit 7, of scores 2 and 6, beats 1 and all of 1, 3, 4: it wins (1 / 3 + 1) / 2 of its pairs;
+    deposit 8, of score 4, beats 1 and 3 and ties with 4.
+    """
+    place, deposit = line([7, 7, 8, -1, -1, -1])
+    fixed = np.array([2, 6, 4, 1, 3, 4])
+    found = leave_pair_out_auc(
+        place, deposit, lambda train, pair: fixed[pair], dead_cells=0, pairs=6, draws=2000
+    )
+    assert found.value == pytest.approx((2 / 3 + 2.5 / 3) / 2)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_learner_of_the_prevalence_gets_a_half_not_zero():
+    "Leaving out single cells and pooling gives it AUC 0: without a positive the rest holds fewer"
+    place, deposit = line(np.where(np.arange(60) % 6 == 0, np.arange(60), -1))
+
+    def prevalence(train, cells):
+        return np.full(len(cells), (deposit[train] >= 0).mean())
+
+    pooled = [prevalence(np.delete(np.arange(60), k), [k])[0] for k in range(60)]
+    positive = deposit >= 0
+    wins = np.subtract.outer(np.array(pooled)[positive], np.array(pooled)[~positive])
+    assert np.mean(wins > 0) == 0
+    found = leave_pair_out_auc(place, deposit, prevalence, dead_cells=0, pairs=40)
+    assert found == (0.5, 0.5, 0.5)
+
+
+def test_nothing_within_the_dead_zone_of_a_pair_is_trained_on():
+    "In the square sense, and in the same region only; deposits are held out whole"
+    rows, cols = (axis.ravel() for axis in np.indices((10, 10)))
+    place = np.concatenate([np.stack([rows * 0 + k, rows, cols], axis=1) for k in (0, 1)])
+    deposit = np.full(200, -1)
+    deposit[[0, 1, 99, 150]] = [3, 3, 4, 5]
+    seen = []
+
+    def watch(train, pair):
+        seen.append((train, pair))
+        return np.zeros(len(pair))
+
+    leave_pair_out_auc(place, deposit, watch, dead_cells=2, pairs=30)
+    assert len(seen) == 30
+    for train, pair in seen:
+        away = abs(place[train][:, None] - place[pair])
+        near = (away[..., 0] == 0) & (away[..., 1:].max(axis=2) <= 2)
+        assert not near.any()
+        far = ~((abs(place[:, None] - place[pair])[..., 1:].max(axis=2) <= 2)
+                & (place[:, None, 0] == place[pair][:, 0])).any(axis=1)  # fmt: skip
+        assert len(train) == far.sum(), "more was left out than had to be"
+    assert {tuple(pair[:-1]) for _, pair in seen} == {(0, 1), (99,), (150,)}
+
+
+def test_a_learner_that_works_scores_well_and_one_seed_one_number():
+    "Nearest mean on a feature that tells deposits apart"
+    rng = np.random.default_rng(0)
+    place, deposit = line(np.where(np.arange(200) % 20 == 0, np.arange(200), -1))
+    feature = rng.normal(size=200) + 2 * (deposit >= 0)
+
+    def nearest(train, cells):
+        positive = deposit[train] >= 0
+        ends = feature[train][positive].mean(), feature[train][~positive].mean()
+        return abs(feature[cells] - ends[1]) - abs(feature[cells] - ends[0])
+
+    options = {"dead_cells": 1, "pairs": 100}
+    found = leave_pair_out_auc(place, deposit, nearest, **options, seed=1)
+    assert 0.8 < found.low < found.value < found.high
+    assert found == leave_pair_out_auc(place, deposit, nearest, **options, seed=1)
+    assert found != leave_pair_out_auc(place, deposit, nearest, **options, seed=2)
+
+
+def test_leave_pair_out_refuses_what_has_no_pairs():
+    place, deposit = line([1, -1, -1, 2])
+    zeros = {"fit_score": lambda train, pair: np.zeros(len(pair)), "dead_cells": 0}
+    with pytest.raises(ValueError, match="0 deposits and 4 unlabeled"):
+        leave_pair_out_auc(place, np.full(4, -1), **zeros)
+    with pytest.raises(ValueError, match="2 deposits and 0 unlabeled"):
+        leave_pair_out_auc(place[:2], np.array([1, 2]), **zeros)
+    with pytest.raises(ValueError, match=r"deposit 1 and cell \(0, 0, [12]\).* make it smaller"):
+        leave_pair_out_auc(place, deposit, **zeros | {"dead_cells": 3})
+    with pytest.raises(ValueError, match=r"gave \(1,\) scores for 2 cells"):
+        leave_pair_out_auc(place, deposit, lambda train, pair: [0.5], dead_cells=0)
