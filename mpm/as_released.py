@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import evaluation, methods, metrics, trials
+from mpm import methods, metrics, trials
 from mpm.folds import Fold, labels, make_fold
 from mpm.labels import likely_negatives, summed_distance
 from mpm.methods import Scorer, Task
 from mpm.scaling import Scaling, apply_scaling, fit_scaling
+from mpm.score_runs import by_fold
 from mpm.splits import SplitSettings
 from mpm.study import Study
 from mpm.trials import Bench
@@ -123,7 +124,7 @@ def score(rows: pd.DataFrame, *, draws: int = 500, seed: int = 0) -> pd.DataFram
     """
     tables = []
     for (step, method), own in rows.groupby(["split", "method"], sort=False):
-        table = metrics.score_folds(evaluation.by_fold(own), draws=draws, seed=seed)
+        table = metrics.score_folds(by_fold(own), draws=draws, seed=seed)
         cells = own.groupby("fold")["positive"].agg(["sum", "size"])
         counts = {"positives": cells["sum"], "negatives": cells["size"] - cells["sum"]}
         more = {"metric": list(counts), "value": [float(of.mean()) for of in counts.values()]}

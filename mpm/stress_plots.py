@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mpm.as_released import RULE, STEPS
 from mpm.methods import CONTROLS, NAMES
-from mpm.plots import readable
+from mpm.plots import METHODS, readable
 
 SCORES = {"auc": "AUC", "average_precision": "average precision", "capture_05": "capture at 5 %"}
 SCORES |= {"mcc": "MCC", "f1": "F1"}
@@ -180,6 +180,8 @@ def _panels(rows: pd.DataFrame) -> tuple[Figure, list[Axes]]:
         ax.tick_params(labelsize=7)
     for ax in axes.flat[len(methods) :]:
         ax.set_visible(False)
+    for ax in axes.flat[max(0, len(methods) - across) : len(methods)]:  # the lowest of a column
+        ax.tick_params(labelbottom=True)
     return fig, list(axes.flat[: len(methods)])
 
 
@@ -205,12 +207,12 @@ def _ordered(rows: pd.DataFrame) -> list[str]:
 def _label(method: str) -> str:
     if method == RULE:
         return "rule that picks negatives (no learning)"
-    return NAMES.get(method, readable(method))
+    return METHODS.get(method) or NAMES.get(method) or readable(method)
 
 
 def _styled(rows: pd.DataFrame) -> list[tuple[dict, tuple[str, pd.DataFrame]]]:
     """Line styles: black and grey for what learns nothing from evidence, colours for the others."""
-    plain = [name for name in _ordered(rows) if name in (RULE, *CONTROLS)]
+    plain = [name for name in (RULE, *CONTROLS) if name in set(rows["method"])]
     learnt = [name for name in _ordered(rows) if name not in plain]
     styles = {
         name: {"color": ("black", "0.55", "0.75")[k], "linestyle": "--", "marker": "x+1"[k]}

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from mpm import artefacts, datacube, mae, mapping, methods
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold
+from mpm.memory import give_memory_back
 from mpm.methods import NEEDS_BACKBONE, Task
 from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings, make_split
@@ -241,6 +242,7 @@ def _one_fold(bench: Bench, work: Callable, split: str, number: int, todo: dict)
                 ) from error
             rows.attrs["made_of"] = facts
             artefacts.write_table(rows, path)
+    give_memory_back()  # else a process grows with every fold
     took = time.perf_counter() - started
     return f"{split:>10} {number}: {', '.join(todo)}; {took:.0f} s"
 
