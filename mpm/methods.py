@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
@@ -106,6 +107,36 @@ def applicable(layers: Sequence[str], *, backbone: bool) -> list[str]:
         if (backbone or name not in NEEDS_BACKBONE)
         and (name in sets or not name.startswith("weights_of_evidence_"))
     ]
+
+
+def describe(names: Sequence[str]) -> pd.DataFrame:
+    """Tabulate methods: index label; columns sees (what a score is made of) and chooses among."""
+    rows = {}
+    for name in names:
+        grid = baselines.CANDIDATES.get(_estimator(name), ({},))
+        options = {key: dict.fromkeys(str(each[key]) for each in grid) for key in grid[0]}
+        chooses = "; ".join(f"{key} {', '.join(values)}" for key, values in options.items())
+        if name in NETWORKS:
+            chooses = "training steps"
+        rows[NAMES[name]] = {"sees": _sees(name), "chooses among": chooses or "nothing"}
+    return pd.DataFrame(rows).T
+
+
+def _estimator(name: str) -> str:
+    """Name in `baselines.CANDIDATES` of what a method is made of."""
+    aliases = dict.fromkeys(("shuffled_labels", "mae_features_boosting"), "gradient_boosting")
+    aliases |= {"mae_features_logistic": "logistic_regression"}
+    for ending in ("_window", "_baseline", "_updated"):
+        name = name.removesuffix(ending)
+    return aliases.get(name, name)
+
+
+def _sees(name: str) -> str:
+    if name == "distance_to_deposit":
+        return "the way to known deposits"
+    if name in NETWORKS | NEEDS_BACKBONE:
+        return "the window"
+    return "the cell, mean and spread of its window" if name.endswith("_window") else "the cell"
 
 
 def lawley_planes(layers: Sequence[str]) -> dict[str, list[int]]:

@@ -319,3 +319,17 @@ def test_tables_do_not_wait_for_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+def test_the_table_of_methods_says_what_each_sees_and_chooses():
+    "Each of the four candidates can be told from it, whatever the table is made of"
+    table = methods.describe(list(methods.NAMES))
+    assert list(table.index) == list(methods.NAMES.values())
+    chooses = table["chooses among"]
+    for name in ("gradient_boosting", "gradient_boosting_window", "shuffled_labels"):
+        assert chooses[methods.NAMES[name]] == "learning_rate 0.1, 0.03; max_leaf_nodes 15, 5"
+    assert chooses[methods.NAMES["mae"]] == "training steps"
+    assert chooses[methods.NAMES["distance_to_deposit"]] == "nothing"
+    sees = table["sees"]
+    assert sees[methods.NAMES["random_forest_window"]] == "the cell, mean and spread of its window"
+    assert sees[methods.NAMES["mae_features_logistic"]] == "the window"
