@@ -220,6 +220,15 @@ def test_the_oracle_says_the_true_probability(tiny):
     assert set(rows["method"]) == {"logistic", "mae"}
 
 
+def test_the_oracle_is_there_under_every_split(tiny):
+    "The first method was run under blocks only"
+    study, cubes, _ = tiny
+    rows = two_methods()
+    rows.loc[rows["method"] == "mae", "split"] = "region"
+    found = evaluation.oracle(study, cubes, "MVT", rows, RULES)
+    assert found.groupby("split").size().to_dict() == {"blocks": 5, "region": 5}
+
+
 def test_the_oracles_threshold_is_chosen_on_validation_cells(tiny):
     "0.8 parts the deposit from 0.1, 0.4 and 0.6; 0.5 takes both deposits before 0.2 and 0.3"
     study, cubes, asked = tiny
