@@ -1,9 +1,14 @@
 """Spatial leave-pair-out AUC, for studies with too few deposits to average over folds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
+import xarray as xr
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from mpm import baselines
 from mpm.metrics import Interval, mean_interval
 
 
@@ -74,6 +79,67 @@ def leave_pair_out_auc(
                 raise ValueError(f"fit_score gave {score.shape} scores for {len(pair)} cells")
             wins[k, j] = np.mean((score[:-1] > score[-1]) + (score[:-1] == score[-1]) / 2)
     return mean_interval(wins.mean(axis=1), draws=draws, seed=seed)
+
+
+def tabular_auc(
+    method: str,
+    cubes: Mapping[str, xr.Dataset],
+    target: str,
+    *,
+    dead_cells: int,
+    cells: int = 3000,
+    pairs: int = 100,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Score a method on the values of single cells by leaving out pairs, see `leave_pair_out_auc`.
+
+    Parameters
+    ----------
+    method : str
+        One of `baselines.CANDIDATES`, with its default settings: no cells are left to choose by.
+    cubes : mapping of Dataset
+        By region, not scaled: values are standardised by the cells that a model is fitted on.
+    target : str
+    dead_cells, pairs, draws, seed
+        As for `leave_pair_out_auc`.
+    cells : int
+        Unlabeled valid cells that take part, a random sample.
+
+    Returns
+    -------
+    Interval
+    """
+    regions = list(cubes.values())
+    start = np.cumsum([0, *(int(cube[f"{target}_deposit"].max()) + 1 for cube in regions)])
+    places, values, deposit = [], [], []
+    for k, cube in enumerate(regions):
+        row, col = np.nonzero(cube["valid"].values)
+        number = cube[f"{target}_deposit"].values[row, col]
+        places.append(np.column_stack([np.full(len(row), k), row, col]))
+        values.append(cube["evidence"].values[:, row, col].T)
+        deposit.append(np.where(number >= 0, number + start[k], -1))
+    place, table, number = (np.concatenate(each) for each in (places, values, deposit))
+    known, others = np.flatnonzero(number >= 0), np.flatnonzero(number < 0)
+    drawn = np.random.default_rng(seed).choice(others, min(cells, len(others)), replace=False)
+    kept = np.sort(np.concatenate([known, drawn]))
+    layers = regions[0]["layer"].values.tolist()
+    make = partial(baselines.make, method, seed, layers)
+    return leave_pair_out_auc(
+        place[kept],
+        number[kept],
+        partial(_fit_score, make, table[kept], number[kept] >= 0),
+        dead_cells=dead_cells,
+        pairs=pairs,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def _fit_score(make, table: np.ndarray, positive: np.ndarray, train, pair) -> np.ndarray:
+    """Standardise and fit on some rows of a table, score others."""
+    model = make_pipeline(StandardScaler(), make()).fit(table[train], positive[train])
+    return model.predict_proba(table[pair])[:, 1]
 
 
 def _rest(place: np.ndarray, pair: np.ndarray, dead_cells: int) -> np.ndarray:
