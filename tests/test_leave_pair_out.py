@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import xarray as xr
 
-from mpm.leave_pair_out import leave_pair_out_auc
+from mpm.leave_pair_out import leave_pair_out_auc, tabular_auc
 
 
 def line(deposit) -> tuple[np.ndarray, np.ndarray]:
@@ -93,3 +94,24 @@ def test_leave_pair_out_refuses_what_has_no_pairs():
         leave_pair_out_auc(place, deposit, **zeros | {"dead_cells": 3})
     with pytest.raises(ValueError, match=r"gave \(1,\) scores for 2 cells"):
         leave_pair_out_auc(place, deposit, lambda train, pair: [0.5], dead_cells=0)
+
+
+def region(seed: int) -> xr.Dataset:
+    "30 x 30 cells, six deposits, a layer that is high at deposits and one of noise"
+    rng = np.random.default_rng(seed)
+    number = np.full((30, 30), -1, "int32")
+    number[4::10, 4::20] = np.arange(6).reshape(3, 2)
+    evidence = rng.normal(size=(2, 30, 30)).astype("float32")
+    evidence[0] += 6 * (number >= 0)
+    planes = {"evidence": (("layer", "y", "x"), evidence), "MVT_deposit": (("y", "x"), number)}
+    planes["valid"] = (("y", "x"), np.ones((30, 30), bool))
+    return xr.Dataset(planes, coords={"layer": ["cause", "noise"]})
+
+
+def test_a_method_on_cells_finds_what_a_layer_tells_and_nothing_in_noise():
+    "Deposits of two regions are told apart, and values are standardised inside"
+    options = {"dead_cells": 1, "cells": 300, "pairs": 24, "draws": 100}
+    cubes = {"north": region(0), "south": region(1)}
+    assert tabular_auc("logistic_regression", cubes, "MVT", **options).value > 0.95
+    noise = {name: cube.isel(layer=[1]) for name, cube in cubes.items()}
+    assert 0.2 < tabular_auc("logistic_regression", noise, "MVT", **options).value < 0.8
