@@ -17,23 +17,14 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-from mpm import artefacts
+from mpm import artefacts, methods
 
 DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
-METHODS = {
-    "oracle": "oracle (true probability)",
-    "mae": "MAE, pretrained",
-    "vit_scratch": "same network, from scratch",
-    "vit_random": "same network, random, frozen",
-    "gradient_boosting": "gradient boosting",
-    "random_forest": "random forest",
-    "logistic_regression": "logistic regression",
-    "weights_of_evidence": "weights of evidence",
-}
+METHODS = {"oracle": "oracle (true probability)"} | methods.NAMES
 
 
 def house_style() -> None:
@@ -315,9 +306,12 @@ def _shared_limits(name: str, results: Sequence[xr.Dataset]) -> tuple[float, flo
 
 
 def held_out_maps(
-    ranks: Mapping[str, Mapping[str, xr.DataArray]], positive: Sequence[np.ndarray]
+    ranks: Mapping[str, Mapping[str, xr.DataArray]],
+    positive: Sequence[np.ndarray],
+    *,
+    across: int = 6,
 ) -> Figure:
-    """Draw the rank of held-out cells, methods across and regions down.
+    """Draw the rank of held-out cells, methods across and regions down, in several rows of both.
 
     Parameters
     ----------
@@ -325,14 +319,22 @@ def held_out_maps(
         Method to region to rank (y, x), 0 to 1.
     positive : sequence of array (y, x)
         Positive cells, a region each.
+    across : int
+        Methods in a row.
     """
-    regions = list(next(iter(ranks.values())))
-    fig, axes = grid(len(regions), len(ranks), (3.4, 3.3), beside=0.8)
-    for column, (method, maps) in zip(axes.T, ranks.items(), strict=True):
-        for k, (ax, (region, rank)) in enumerate(zip(column, maps.items(), strict=True)):
-            title = f"{region}: {METHODS.get(method, method)}"
-            show_map(rank, ax, label="", title=title, limits=(0, 1), bar=False, axes=False)
-            show_cells(positive[k], rank, ax, color="red")
+    across, down = min(across, len(ranks)), len(positive)
+    rows = -(-len(ranks) // across) * down
+    fig, axes = grid(rows, across, (2.3, 2.3), beside=0.8)
+    for number, (method, maps) in enumerate(ranks.items()):
+        column = axes[number // across * down :, number % across]
+        for k, (region, rank) in enumerate(maps.items()):
+            title = textwrap.fill(f"{region}: {METHODS.get(method, method)}", 26)
+            show_map(rank, column[k], label="", title=title, limits=(0, 1), bar=False, axes=False)
+            column[k].title.set_fontsize(8)
+            show_cells(positive[k], rank, column[k], color="red")
+    for number in range(len(ranks), across * rows // down):
+        for ax in axes[number // across * down :, number % across][:down]:
+            ax.axis("off")
     scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
     fig.colorbar(axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1)")
     return fig
@@ -386,7 +388,7 @@ def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
         rows["contrast"], range(len(rows)), xerr=error, fmt="none", ecolor="0.3", linewidth=0.8
     )
     ax.set_yticks(range(len(rows)), [readable(name) for name in rows["layer"]], fontsize=8)
-    ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: C / s(C) below {minimum})")
+    ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: |C / s(C)| below {minimum})")
     sns.despine(fig)
     return fig
 

@@ -349,14 +349,29 @@ def test_held_out_maps_have_a_column_a_method():
     fig = plots.held_out_maps({"mae": ranks, "gradient_boosting": ranks}, [positive] * 2)
     panels = [ax for ax in fig.axes if maps(ax)]
     assert [ax.get_title() for ax in panels] == [
-        "west: MAE, pretrained",
+        "west: MAE, fine-tuned",
         "west: gradient boosting",
-        "east: MAE, pretrained",
+        "east: MAE, fine-tuned",
         "east: gradient boosting",
     ]
     assert {maps(ax)[0].get_clim() for ax in panels} == {(0, 1)}
     assert all(ax.lines[0].get_xydata().tolist() == [[501.25, 897.25]] for ax in panels)
     assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["rank within the fold (1)"]
+
+
+def test_held_out_maps_of_many_methods_go_on_below():
+    "Three methods, two across: the third starts a new row of both regions, beside nothing"
+    ranks = {"west": cube()["likelihood"], "east": cube(seed=1)["likelihood"]}
+    methods = dict.fromkeys(["mae", "gradient_boosting", "random_forest"], ranks)
+    fig = plots.held_out_maps(methods, [np.zeros((8, 12), bool)] * 2, across=2)
+    titles = [ax.get_title() for ax in fig.axes if maps(ax)]
+    assert titles[2:] == [
+        "east: MAE, fine-tuned",
+        "east: gradient boosting",
+        "west: random forest",
+        "east: random forest",
+    ]
+    assert sum(not ax.axison for ax in fig.axes) == 2  # nothing beside the third method
 
 
 def test_contrasts_are_drawn_with_their_error():

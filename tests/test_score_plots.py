@@ -43,7 +43,7 @@ def test_score_dots_have_a_column_a_split_and_a_row_a_method():
     blocks, random, lower, _ = fig.axes
     assert [ax.get_title() for ax in fig.axes] == ["blocks split", "random split", "", ""]
     assert (blocks.get_xlabel(), lower.get_xlabel()) == ("AUC (1)", "MCC (1)")
-    names = ["new method", "random forest", "MAE, pretrained", "oracle (true probability)"]
+    names = ["new method", "random forest", "MAE, fine-tuned", "oracle (true probability)"]
     assert [label.get_text() for label in blocks.get_yticklabels()] == names
     assert rows_of(blocks) == {0: 0.75, 2: 0.7, 3: 0.95}
     assert rows_of(random) == {1: 0.97, 2: 0.9}
@@ -88,7 +88,7 @@ def test_fold_curves_average_folds():
     fig = score_plots.fold_curves({"blocks": KINDS, "random": KINDS}, GRID)
     assert len(fig.axes) == 6
     roc = fig.axes[0]
-    np.testing.assert_allclose(lines(roc)["MAE, pretrained"], [GRID, [0, 0.7, 1]])
+    np.testing.assert_allclose(lines(roc)["MAE, fine-tuned"], [GRID, [0, 0.7, 1]])
     band = roc.collections[0].get_paths()[0].vertices
     assert band[np.isclose(band[:, 0], 0.5), 1].min() == 0.6
     assert band[np.isclose(band[:, 0], 0.5), 1].max() == 0.8
@@ -106,7 +106,7 @@ def test_fold_curves_pick_out_few_and_draw_all():
     assert len(fig.axes) == 3
     ax = fig.axes[0]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert sorted(legend) == ["MAE, pretrained", "oracle (true probability)", "random forest"]
+    assert sorted(legend) == ["MAE, fine-tuned", "oracle (true probability)", "random forest"]
     grey = [line for line in ax.lines if to_rgb(line.get_color()) == to_rgb(score_plots.OTHER)]
     assert [line.get_ydata().tolist() for line in grey] == [[0, 0.2, 1]]
     assert fig.get_supxlabel() == "grey where not the best: random forest; pu bagging"
@@ -116,7 +116,7 @@ def test_folds_without_a_curve_are_left_out_of_the_mean():
     values = np.concatenate([TWO, np.full((1, 3), np.nan)])
     kinds = {kind: {"mae": values, "new": values[1:]} for kind in KINDS}
     ax = score_plots.fold_curves({"blocks": kinds}, GRID).axes[0]
-    np.testing.assert_allclose(lines(ax)["MAE, pretrained"][1], TWO[0])
+    np.testing.assert_allclose(lines(ax)["MAE, fine-tuned"][1], TWO[0])
     assert len(ax.lines) == 2
 
 
@@ -135,7 +135,7 @@ def test_prediction_area_says_where_the_curves_cross():
     methods = {"new": np.stack([one, two, one * np.nan]), "mae": np.stack([one])}
     fig = score_plots.prediction_area(methods, np.array([0, 0.4, 0.7, 1]))
     left, right = fig.axes[:2]
-    assert (left.get_title(), right.get_title()) == ("MAE, pretrained", "new")
+    assert (left.get_title(), right.get_title()) == ("MAE, fine-tuned", "new")
     assert texts(right) == ["75 % of deposits\nin 25 % of area"]
     np.testing.assert_allclose(lines(right)["deposits captured"][1], [1, 0.9, 0.75, 0.2])
     np.testing.assert_allclose(lines(right)["area left out"][1], [0, 0.3, 0.75, 1])
@@ -157,7 +157,7 @@ def test_reliability_is_drawn_a_panel_a_method():
         {"raw": {"new": raw, "mae": raw}, "corrected": {"mae": corrected}}
     )
     mae, new = fig.axes
-    assert (mae.get_title(), new.get_title()) == ("MAE, pretrained", "new")
+    assert (mae.get_title(), new.get_title()) == ("MAE, fine-tuned", "new")
     assert mae.get_xscale() == mae.get_yscale() == "log"
     drawn = lines(mae)
     np.testing.assert_array_equal(drawn["raw"], [[0.01, 0.5], [np.nan, 0.02]])
@@ -174,7 +174,7 @@ def test_the_gap_of_the_splits_is_drawn_for_every_method():
     "A line from the least to the largest score of a method, and a marker a split"
     ax = score_plots.split_gap(SCORES.assign(metric="auc"), "auc", "AUC (1)").axes[0]
     names = [label.get_text() for label in ax.get_yticklabels()]
-    assert names == ["new method", "random forest", "MAE, pretrained", "oracle (true probability)"]
+    assert names == ["new method", "random forest", "MAE, fine-tuned", "oracle (true probability)"]
     np.testing.assert_allclose(ax.collections[0].get_segments()[2], [[0.7, 2], [0.9, 2]])
     drawn = lines(ax)
     assert list(drawn) == ["blocks", "random"]
