@@ -94,6 +94,7 @@ LEVELS = [
         "score_runs",
         "nulls",
         "leave_pair_out",
+        "made_of",
         "trials",
         "perturb",
         "stress",
