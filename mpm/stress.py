@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from mpm import artefacts, datacube, methods, metrics, trials
+from mpm.folds import Fold
 from mpm.methods import Task
 from mpm.perturb import perturbations, sample, with_deposits
-from mpm.splits import SplitSettings, cell_km, make_split
+from mpm.scaling import apply_scaling, fit_scaling
+from mpm.splits import SplitSettings, cell_km, check, make_split
 from mpm.study import Study
 from mpm.trials import Bench, Key
+from mpm.windows import make_windows
 
 COLUMNS = "study target split fold seed method stress level name metric value low high".split()
 KEYS = COLUMNS[:3] + COLUMNS[4:7]  # of what is scored together, all folds at once
@@ -156,8 +160,9 @@ def block_sides(
         folds = range(settings.folds)
         if not all(_possible(cubes, study, kind, fold, settings, side) for fold in folds):
             continue
+        build = None if name else touching_fold
         made = trials.make(
-            replace(bench, settings=settings),
+            replace(bench, settings=settings, build=build),
             [(kind, fold, method) for fold in folds for method in names],
             partial(scores, plan=plan, stress="block_side", level=side, name=name),
             name=f"stress_side_{side:g}_km{'_' * bool(name)}{name.replace(' ', '_')}",
@@ -178,6 +183,23 @@ def _possible(cubes, study, kind: str, fold: int, settings: SplitSettings, side:
     except ValueError:  # a fold without a deposit, or nothing left to train on
         return False
     return True
+
+
+def touching_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, number: int) -> Fold:
+    """Make a fold whose parts touch, so that windows reach from one into another, on purpose.
+
+    `folds.make_fold` refuses that; cells are still in one part only, and scaling is fitted on those
+    of the training.
+    """
+    regions, targets = list(cubes.values()), list(bench.study.targets)
+    parts = make_split(regions, split, number, bench.settings, targets=targets)
+    scaling = fit_scaling(regions, parts.train)
+    check(parts, scaling=scaling)
+    windows = make_windows([apply_scaling(cube, scaling) for cube in regions], bench.window(cubes))
+    index = [
+        np.flatnonzero(windows.take(part)) for part in (parts.train, parts.validation, parts.test)
+    ]
+    return Fold(split, number, scaling, windows, *index)
 
 
 # The work on one fold, of one method

@@ -1,6 +1,5 @@
 """Run methods over folds in parallel processes, and keep every result with what it was made of."""
 
-import ast
 import hashlib
 import json
 import os
@@ -16,12 +15,10 @@ import pandas as pd
 import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
-from pyarrow import ArrowInvalid
-from pyarrow.parquet import read_schema
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from mpm import artefacts, datacube, mae, mapping, methods
+from mpm import artefacts, datacube, made_of, mae, mapping, methods
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold
 from mpm.memory import give_memory_back
@@ -32,7 +29,6 @@ from mpm.study import Study
 
 Key = tuple[str, int, str]  # split, fold, method
 SLOW = 20  # times that a method on a backbone takes longer than one on cells, roughly
-COORDINATES = ("layer", "kind", "units", "origin", "group", "y", "x")  # that methods may read
 SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
 
@@ -136,7 +132,7 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
         likelihood=scorer(fold.windows, fold.test),
         threshold=threshold,
     ).astype(SMALL)
-    rows.attrs["chosen"] = _plain(getattr(scorer, "chosen", {}))
+    rows.attrs["chosen"] = made_of.plain(getattr(scorer, "chosen", {}))
     return rows
 
 
@@ -150,7 +146,7 @@ def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> p
     """
     rows = []
     for split, fold, method in wanted:
-        facts = _facts(place(study, target, "trials", (split, fold, method), seed))
+        facts = made_of.facts(place(study, target, "trials", (split, fold, method), seed))
         chosen = facts.get("chosen", {})
         rows += [(split, str(fold), method, name, str(value)) for name, value in chosen.items()]
     return pd.DataFrame(rows, columns=["split", "fold", "method", "choice", "value"])
@@ -189,12 +185,12 @@ def make(
     RuntimeError
         If the work fails; names split, fold and method.
     """
-    made_of = _made_of(bench, wanted, work, dict(own))
-    places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in made_of}
+    known = _made_of(bench, wanted, work, dict(own))
+    places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in known}
     folds: dict[tuple, dict] = {}
-    for (split, number, method), facts in made_of.items():
+    for (split, number, method), facts in known.items():
         path = places[split, number, method]
-        if _facts(path).get("made_of") != facts:
+        if made_of.facts(path).get("made_of") != facts:
             folds.setdefault((split, number), {})[method] = (path, facts)
     longest = sorted(folds.items(), key=lambda fold: -sum(map(_cost, fold[1])))
     in_processes(_one_fold, [(bench, work, *fold, todo) for fold, todo in longest], processes, name)
@@ -331,32 +327,19 @@ def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> 
     code = [function.__module__.removeprefix("mpm.") for function in functions]
     own |= {name: getattr(bench, name) for name in ("preset", "seed", "device")}
     own |= {"fit": f"{bench.fit.__module__}.{bench.fit.__qualname__}"}
-    own |= {"code": code_hash("trials", *code)}
+    own |= {"code": made_of.code_hash("trials", *code)}
     own |= {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
-    own |= {"data": _data(cubes, bench.target)}
+    own |= {"data": made_of.data_hash(cubes, bench.target)}
     folds = dict.fromkeys((split, number) for split, number, _ in wanted)
     cells = {fold: _cells(bench, cubes, *fold) for fold in folds}
     return {
-        (split, number, method): _plain(
+        (split, number, method): made_of.plain(
             own
             | {"method": method, "cells": cells[split, number]}
             | {"backbone": _checksum(bench, split, number) if _on_backbone(method) else ""}
         )
         for split, number, method in dict.fromkeys(wanted)
     }
-
-
-def _data(cubes: Mapping[str, xr.Dataset], target: str) -> str:
-    """Fingerprint of all evidence and of a target's labels."""
-    names = ("evidence", "valid", target, f"{target}_deposit")
-    arrays = digest(*(cube[name].values for cube in cubes.values() for name in names))
-    facts = [
-        cube[key].values.tolist()
-        for cube in cubes.values()
-        for key in COORDINATES
-        if key in cube.coords
-    ]
-    return hashlib.sha256(json.dumps([arrays, facts]).encode()).hexdigest()[:16]
 
 
 def _cells(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, number: int) -> str:
@@ -374,38 +357,7 @@ def _checksum(bench: Bench, split: str, number: int) -> str:
     return hashlib.sha256("".join(map(artefacts.sha256, files)).encode()).hexdigest()[:16]
 
 
-def code_hash(*modules: str) -> str:
-    """Return a hash of some modules of mpm and of all modules of mpm that they import, in turn."""
-    folder, left, known = Path(__file__).parent, list(modules), {}
-    while left:
-        name = left.pop()
-        path = folder / f"{name}.py"
-        if name in known or not path.exists():
-            continue
-        source = path.read_bytes()
-        known[name] = hashlib.sha256(source).hexdigest()
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom) and node.module == "mpm":
-                left += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpm."):
-                left.append(node.module.removeprefix("mpm."))
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _facts(path: Path) -> dict:
-    """What is kept with a result; nothing if there is none that can be read."""
-    try:
-        return json.loads((read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
-    except (FileNotFoundError, ArrowInvalid):
-        return {}
-
-
 def _read(path: Path) -> pd.DataFrame:
     rows = pd.read_parquet(path)
     rows.attrs = {}
     return rows
-
-
-def _plain(facts: Mapping) -> dict:
-    """Facts as JSON gives them back."""
-    return json.loads(json.dumps(facts, default=lambda value: np.asarray(value).tolist()))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import tiny, toy_cube, written_study
 
-from mpm import datacube, mae, stress, trials
+from mpm import datacube, made_of, mae, stress, trials
 from mpm.as_released import protocol_fold
 from mpm.folds import make_fold
 from mpm.mapping import PREDICTION_COLUMNS
@@ -63,7 +63,8 @@ def test_test_cells_get_the_likelihood_of_the_method(study):
 
 def test_processes_change_no_byte(study, tmp_path):
     "Two processes write the files that one writes, and the table has the order asked for"
-    wanted = [("blocks", k, name) for k in (2, 0, 1) for name in ("gravity", "magnetics")]
+    # random: processes do not know the smaller windows of these tests, nor their dead zone
+    wanted = [("random", k, name) for k in (2, 0, 1) for name in ("gravity", "magnetics")]
     alone = run(study, wanted)
     files = sorted((tmp_path / "MVT" / "trials").rglob("*.parquet"))
     before = [path.read_bytes() for path in files]
@@ -116,8 +117,6 @@ def test_a_failing_method_is_named_and_what_was_made_is_kept(study):
     ):
         run(study, wanted)
     FITTED.clear()
-    with pytest.raises(RuntimeError, match="broken failed"):
-        run(study, wanted, processes=2)
     with pytest.raises(RuntimeError, match="broken failed"):
         run(study, wanted)
     assert FITTED[-1] == ("blocks", 1, "broken") and ("blocks", 1, "gravity") not in FITTED
@@ -182,27 +181,9 @@ def test_methods_on_a_backbone_get_that_of_their_fold(study, monkeypatch):
 def test_all_code_that_decides_a_result_is_hashed(study, monkeypatch):
     "That of the runner, of the work, of the scorer and of what divides the cells"
     asked = []
-    monkeypatch.setattr(trials, "code_hash", lambda *modules: asked.extend(modules) or "")
+    monkeypatch.setattr(made_of, "code_hash", lambda *modules: asked.extend(modules) or "")
     settings = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold)
     work, wanted = partial(stress.scarcity, plan=stress.Plan()), [("as_released", 0, "gravity")]
     with pytest.raises(ValueError, match="positive cells of"):  # the map is too small
         trials.make(settings, wanted, work, name="any", processes=1)
     assert asked == ["trials", "stress", "test_trials", "as_released"]
-
-
-def test_the_hash_follows_imports(tmp_path, monkeypatch):
-    "A change matters if the module is imported, however far away, and only then"
-    sources = {
-        "a": "from mpm import b\n",
-        "b": "def f():\n    from mpm.c import g\n",
-        "c": "",
-        "d": "",
-    }
-    for name, source in sources.items():
-        (tmp_path / f"{name}.py").write_text(source)
-    monkeypatch.setattr(trials, "__file__", str(tmp_path / "trials.py"))
-    first = trials.code_hash("a")
-    (tmp_path / "d.py").write_text("changed = 1\n")
-    assert trials.code_hash("a") == first != trials.code_hash("a", "d")
-    (tmp_path / "c.py").write_text("changed = 1\n")
-    assert trials.code_hash("a") != first
