@@ -40,7 +40,7 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(BIN) -m mpm run demo
-	@$(BIN) -c 'from mpm import pipeline; pipeline.refresh("demo")'
+	@$(BIN) -c 'from mpm import refresh; refresh.refresh("demo")'
 	@echo "Notebooks with the outputs of the demo in notebooks, its figures in figures/demo"
 
 lab: $(STAMP)

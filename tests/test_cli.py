@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
+from mpm import align, batch, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
 from mpm.kernel import NotebookFailed
 
 
@@ -46,7 +46,8 @@ def test_help_comes_without_heavy_imports():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert all(
-        command in result.stdout for command in ("check", "fetch", "run", "pretrain", "datacube")
+        command in result.stdout
+        for command in ("check", "fetch", "run", "status", "verify", "new", "pretrain", "datacube")
     )
 
 
@@ -72,6 +73,7 @@ def test_run_passes_every_option_on(asked, demo, capsys):
         "preset": "paper",
         "device": "cpu",
         "force": True,
+        "parameters": {},
         "settings": {
             "rate": 0.001,
             "epochs": 4,
@@ -81,6 +83,42 @@ def test_run_passes_every_option_on(asked, demo, capsys):
             "depth": None,
         },
     }
+
+
+def test_a_file_of_parameters_gives_way_to_the_command_line(asked, demo, tmp_path):
+    "Seed, preset and target may stand in it; other names go to the notebooks that declare them"
+    file = tmp_path / "parameters.yaml"
+    file.write_text("seed: 5\npreset: paper\nrate: 1e-3\nepochs: 4\n")
+    words = ["run", "demo", "--parameters", str(file), "--seed", "3", "--set", "epochs=9"]
+    assert cli.main(words) == 0
+    assert (asked["seed"], asked["preset"], asked["target"]) == (3, "paper", None)
+    assert asked["parameters"] == {"rate": 0.001, "epochs": 4} and asked["settings"] == {
+        "epochs": 9
+    }
+
+
+@pytest.mark.parametrize("text", [None, "a: [1", "just a word", "rate: {a: 1}"])
+def test_a_file_that_holds_no_parameters_is_refused(text, asked, demo, tmp_path, capsys):
+    "Missing, broken, or something else: exit code 2, and the message names file or entry"
+    file = tmp_path / "parameters.yaml"
+    if text:
+        file.write_text(text)
+    assert cli.main(["run", "demo", "--parameters", str(file)]) == 2
+    message = capsys.readouterr().err
+    assert ("rate" if text and "rate" in text else str(file)) in message and not asked
+
+
+def test_all_studies_get_the_same_options(monkeypatch, capsys):
+    "One that fails gives exit code 1; `--all` and a study exclude each other"
+    calls = []
+    monkeypatch.setattr(
+        batch, "run_all", lambda words, jobs: calls.append((words, jobs)) or {"tiny": "failed"}
+    )
+    words = ["run", "--all", "--jobs", "2", "--seed", "3", "--only", "01", "--set", "rate=1"]
+    assert cli.main(words) == 1
+    assert calls == [(["--device=auto", "--only=01", "--seed=3", "--set=rate=1"], 2)]
+    assert cli.main(["run"]) == 2 and cli.main(["run", "demo", "--all"]) == 2
+    assert "name one STUDY, or say --all" in capsys.readouterr().err
 
 
 def test_run_ends_with_where_the_results_are(asked, demo, capsys):

@@ -77,8 +77,26 @@ LEVELS = [
         "features",
         "evaluation",
     },
-    {"plots", "data_plots", "model_plots", "feature_plots", "kernel", "record", "pipeline"},
-    {"__main__"},
+    {
+        "plots",
+        "data_plots",
+        "model_plots",
+        "feature_plots",
+        "overview_plots",
+        "kernel",
+        "record",
+        "steps",
+        "freshness",
+        "crate",
+        "pipeline",
+        "refresh",
+        "status",
+        "verify",
+        "batch",
+        "new_study",
+        "doctor",
+    },
+    {"commands", "__main__"},
 ]
 MODULES = sorted(path.stem for path in (ROOT / "mpm").glob("*.py") if path.stem != "__init__")
 
