@@ -69,13 +69,13 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Open every file of a study, print a table, and say what looks odd."""
-    from mpm import align, study
+    from mpm import align, doctor, study
 
     setup = study.load(arguments.study)
     print(f"{setup.path} is well formed; opening its files ...", flush=True)
     table = align.check(setup)
     print(table.to_string(index=False, float_format="{:.4g}".format))
-    for line in align.remarks(setup, table):
+    for line in align.remarks(setup, table) + doctor.notes(setup):
         print(f"note: {line}")
     print(f"{setup.name}: all {table['layer'].nunique()} layers can be read")
     return 0

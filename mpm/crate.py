@@ -28,7 +28,7 @@ _SPDX = {
     "BSD-3-Clause": "BSD-3-Clause",
 }
 _KINDS = {
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".tif": "image/tiff",
     ".parquet": "application/vnd.apache.parquet",
     ".json": "application/json",
     ".ipynb": "application/x-ipynb+json",
@@ -66,7 +66,7 @@ def licences(setup: Study, files: Iterable[str]) -> dict[str, str]:
         Paths relative to the study's data folder, as `fetch.input_checksums` gives them.
     """
     stated = {
-        _inside(setup.file(item, region), setup): item.licence
+        inside(setup.file(item, region), setup): item.licence
         for region in setup.regions
         for item in (*setup.layers, setup.deposits)
     }
@@ -85,9 +85,10 @@ def _entries(setup: Study) -> list[fetch.Entry]:
     return fetch.read_registry(registry, setup.name) if setup.fetch == "registry" else []
 
 
-def _inside(path: Path, setup: Study) -> str:
-    inside = path.is_relative_to(setup.raw)
-    return (path.relative_to(setup.raw) if inside else path).as_posix()
+def inside(path: Path, setup: Study) -> str:
+    """Return an input file's path relative to the study's data folder, if it lies there."""
+    below = path.is_relative_to(setup.raw)
+    return (path.relative_to(setup.raw) if below else path).as_posix()
 
 
 # The crate's entities, each a dict with "@id" and "@type"
@@ -110,11 +111,12 @@ def _graph(setup: Study, made: RunRecord) -> list[dict]:
         "description": setup.description or f"Maps and scores of study {setup.name}",
         "datePublished": max((e["started"] for e in made.notebooks.values()), default="")[:10],
         "license": _ref(licence),
-        "author": [_ref(author) for author in authors],
         "hasPart": [_ref(each) for each in parts],
         "mentions": [_ref(each) for each in runs],
         "identifier": f"{made.study_hash}",
     }
+    if authors:
+        root["author"] = _one_or_all(authors)
     if setup.citation:
         root["citation"] = setup.citation
     about = {
@@ -253,6 +255,10 @@ def _slug(text: str) -> str:
 
 def _ref(entity: dict) -> dict:
     return {"@id": entity["@id"]}
+
+
+def _one_or_all(entities: list[dict]) -> dict | list[dict]:
+    return _ref(entities[0]) if len(entities) == 1 else [_ref(each) for each in entities]
 
 
 def _is_data(entity: dict) -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, batch, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
+from mpm import align, batch, doctor, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
 from mpm.kernel import NotebookFailed
 
 
@@ -190,11 +190,12 @@ def test_check_prints_a_table_with_headings(demo, monkeypatch, capsys):
     "One row a layer, and a closing line"
     table = pd.DataFrame({"layer": ["gravity", "lab"], "units": ["mGal", "km"]})
     monkeypatch.setattr(align, "check", lambda setup: table)
+    monkeypatch.setattr(doctor, "notes", lambda setup: ["two deposits only"])
     monkeypatch.setattr(align, "remarks", lambda setup, table: ["deposits in north: 3 MVT"])
     assert cli.main(["check", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["layer", "units"] and lines[2].split() == ["gravity", "mGal"]
-    assert lines[-2] == "note: deposits in north: 3 MVT"
+    assert lines[-3:-1] == ["note: deposits in north: 3 MVT", "note: two deposits only"]
     assert lines[-1] == "demo: all 2 layers can be read"
 
 
