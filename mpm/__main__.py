@@ -5,7 +5,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from mpm import commands
+from mpm.commands import add_parsers
+from mpm.commands import check as _check
+from mpm.commands import short as _short
 
 # Modules that take a while to import are imported by the commands that need them.
 
@@ -60,20 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mpm", description="Mineral prospectivity mapping with masked autoencoders."
     )
-    actions = parser.add_subparsers(metavar="COMMAND", required=True)
-    check = actions.add_parser("check", help="open every file of a study, report what is wrong")
-    check.set_defaults(command=commands.check)
-    fetch = actions.add_parser("fetch", help="generate or download a study's files")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="open every file of a study, report what is wrong")
+    check.set_defaults(command=_check)
+    fetch = commands.add_parser("fetch", help="generate or download a study's files")
     fetch.set_defaults(command=_fetch)
-    commands.add_parsers(actions)
-    pretrain = actions.add_parser(
+    add_parsers(commands)
+    pretrain = commands.add_parser(
         "pretrain",
         help="pretrain the backbones of notebook 02, on one device or many",
         description=_PRETRAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pretrain.set_defaults(command=_pretrain)
-    compare = actions.add_parser(
+    compare = commands.add_parser(
         "compare", help="compare pretext tasks, inputs and heads on a study, for data/comparisons"
     )
     compare.set_defaults(command=_compare)
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_pretrain_options(pretrain)
     _add_compare_options(compare)
-    datacube = actions.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
+    datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
 
@@ -152,7 +154,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     setup = study.load(arguments.study)
     print(f"files of {setup.name} ...", flush=True)
     files = fetch.fetch(setup)
-    print(f"{setup.name}: {len(files)} files in {commands.short(setup.raw)}")
+    print(f"{setup.name}: {len(files)} files in {_short(setup.raw)}")
     return 0
 
 

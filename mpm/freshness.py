@@ -166,7 +166,8 @@ def code_used(text: str) -> dict[str, str]:
     Returns
     -------
     dict of str
-        By name, first 16 digits of the SHA-256.
+        By name, first 16 digits of the SHA-256; files of the module's name that are no Python
+        (`web_map.js`) belong to it.
     """
     modules = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.py"))}
     try:
@@ -176,11 +177,16 @@ def code_used(text: str) -> dict[str, str]:
     used: dict[str, str] = {}
     while waiting := {name for name in waiting if name in modules and name not in used}:
         texts = {name: modules[name].read_text(encoding="utf-8") for name in waiting}
-        used |= {name: _hash(content) for name, content in texts.items()}
+        used |= {name: _hash(texts[name] + _beside(modules[name])) for name in texts}
         waiting = frozenset().union(
             *(_imports(modules[name].read_text("utf-8")) for name in waiting)
         )
     return dict(sorted(used.items()))
+
+
+def _beside(module: Path) -> str:
+    files = sorted(path for path in module.parent.glob(f"{module.stem}.*") if path != module)
+    return "".join(artefacts.sha256(path) for path in files)
 
 
 @lru_cache(maxsize=512)

@@ -88,6 +88,7 @@ LEVELS = [
         "steps",
         "freshness",
         "crate",
+        "overview",
         "pipeline",
         "refresh",
         "status",
