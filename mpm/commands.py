@@ -140,7 +140,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
 def _status(arguments: argparse.Namespace) -> int:
     from mpm import status
 
-    print(status.table(arguments.study or None).to_string(index=False, justify="left"))
+    table = status.table(arguments.study or None)
+    rows = [list(table), *table.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
     return 0
 
 

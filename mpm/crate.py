@@ -95,38 +95,52 @@ def inside(path: Path, setup: Study) -> str:
 
 
 def _graph(setup: Study, made: RunRecord) -> list[dict]:
-    inputs = _inputs(setup, made)
+    stated = licences(setup, made.inputs)
+    inputs = _inputs(setup, made, stated)
     files = {name: _file(setup, name) for name in _names(setup, made)}
-    parts = [each for each in [*files.values(), *inputs.values()] if _is_data(each)]
     software = _software(made)
     runs = [_action(name, made, inputs, files, software[0]) for name in made.notebooks]
-    licence = _licence(setup.licence or "none stated")
-    others = [*inputs.values(), *files.values(), *_figures(made), *software, *runs]
-    mentioned = [_licence(text) for text in licences(setup, made.inputs).values()]
     authors = _authors()
+    parts = [each for each in [*files.values(), *inputs.values()] if _is_data(each)]
+    graph = [_descriptor(), _root(setup, made, authors, parts, runs), *authors]
+    graph += map(_licence, [_own_licence(setup), *stated.values()])
+    graph += [*inputs.values(), *files.values(), *_figures(made), *software, *runs]
+    return list({each["@id"]: each for each in graph}.values())
+
+
+def _descriptor() -> dict:
+    return {
+        "@id": NAME,
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+    }
+
+
+def _root(
+    setup: Study, made: RunRecord, authors: list[dict], parts: list[dict], runs: list[dict]
+) -> dict:
+    """Describe the run as a whole."""
     root = {
         "@id": "./",
         "@type": "Dataset",
         "name": f"mpm run of study {setup.name}: {setup.title or setup.name}",
         "description": setup.description or f"Maps and scores of study {setup.name}",
         "datePublished": max((e["started"] for e in made.notebooks.values()), default="")[:10],
-        "license": _ref(licence),
+        "license": _ref(_licence(_own_licence(setup))),
         "hasPart": [_ref(each) for each in parts],
         "mentions": [_ref(each) for each in runs],
-        "identifier": f"{made.study_hash}",
+        "identifier": made.study_hash,
     }
     if authors:
         root["author"] = _one_or_all(authors)
-    if setup.citation:
-        root["citation"] = setup.citation
-    about = {
-        "@id": NAME,
-        "@type": "CreativeWork",
-        "about": {"@id": "./"},
-        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-    }
-    graph = [about, root, licence, *mentioned, *authors, *others]
-    return list({each["@id"]: each for each in graph}.values())
+    if organisations := [each for each in authors if each["@type"] == "Organization"]:
+        root["publisher"] = _ref(organisations[0])
+    return root | ({"citation": setup.citation} if setup.citation else {})
+
+
+def _own_licence(setup: Study) -> str:
+    return setup.licence.strip() or "none stated"
 
 
 def _names(setup: Study, made: RunRecord) -> list[str]:
@@ -153,10 +167,9 @@ def _file(setup: Study, name: str) -> dict:
     return facts | {"encodingFormat": kind, "sha256": artefacts.sha256(path)}
 
 
-def _inputs(setup: Study, made: RunRecord) -> dict[str, dict]:
+def _inputs(setup: Study, made: RunRecord, stated: dict[str, str]) -> dict[str, dict]:
     """Describe input files: by public address where there is one, else by name and checksum."""
     urls = {entry.name: entry.url for entry in _entries(setup)}
-    stated = licences(setup, made.inputs)
     found = {}
     for name, checksum in made.inputs.items():
         url = urls.get(name)

@@ -10,6 +10,8 @@ from mpm.record import RunRecord
 from mpm.steps import Step
 from mpm.study import Study, load
 
+_RECORDS = ("notebooks", "run.json", crate.NAME)  # what the runner itself writes
+
 
 def run(
     study: str,
@@ -158,7 +160,7 @@ def _artefacts(setup: Study) -> dict[str, int]:
     found: dict[str, int] = {}
     for path in sorted(setup.processed.rglob("*")):
         inside = path.relative_to(setup.processed)
-        if path.is_dir() or inside.parts[0] in ("notebooks", "run.json", crate.NAME):
+        if path.is_dir() or inside.parts[0] in _RECORDS or ".tmp-" in inside.as_posix():
             continue
         store = [part for part in inside.parents if part.suffix == ".zarr"]
         name = (store[-1] if store else inside).as_posix()

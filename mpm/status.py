@@ -5,7 +5,7 @@ import pandas as pd
 from mpm import freshness, record, steps
 from mpm.study import Study, load, studies
 
-COLUMNS = ["study", "notebook", "state", "why", "made"]
+COLUMNS = ["study", "notebook", "state", "made", "why"]
 _STATES = ("never run", "failed", "interrupted")
 
 
@@ -21,7 +21,7 @@ def table(names: list[str] | None = None) -> pd.DataFrame:
     -------
     DataFrame
         study, notebook, state ("up to date", "stale", "failed", "interrupted", "never run",
-        "inputs missing"), why, made (UTC). Studies that were never run have one row.
+        "inputs missing"), made (UTC), why. Studies that were never run have one row.
 
     Raises
     ------
@@ -40,11 +40,12 @@ def _rows(setup: Study) -> list[tuple[str, ...]]:
     try:
         made = record.begin(setup, known, None)
     except FileNotFoundError as error:
-        return [(setup.name, "all", "inputs missing", str(error).splitlines()[0], "")]
+        return [(setup.name, "all", "inputs missing", "", str(error).splitlines()[0])]
     planned = freshness.plan(steps.recorded(entries), setup, made)
     return [
-        (setup.name, each.step.name, *_state(each.reasons), _made(entries, each.step.name))
+        (setup.name, each.step.name, state, entries.get(each.step.name, {}).get("started", ""), why)
         for each in planned
+        for state, why in [_state(each.reasons)]
     ]
 
 
@@ -52,7 +53,3 @@ def _state(reasons: tuple[str, ...]) -> tuple[str, str]:
     if not reasons:
         return "up to date", ""
     return (reasons[0], "") if reasons[0] in _STATES else ("stale", "; ".join(reasons))
-
-
-def _made(entries: dict, name: str) -> str:
-    return entries.get(name, {}).get("started", "")

@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, batch, doctor, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
+from mpm import (
+    align,
+    batch,
+    doctor,
+    fetch,
+    lawley2022,
+    lawley_sample,
+    pipeline,
+    pretraining,
+    status,
+    study,
+)
 from mpm.kernel import NotebookFailed
 
 
@@ -119,6 +130,22 @@ def test_all_studies_get_the_same_options(monkeypatch, capsys):
     assert calls == [(["--device=auto", "--only=01", "--seed=3", "--set=rate=1"], 2)]
     assert cli.main(["run"]) == 2 and cli.main(["run", "demo", "--all"]) == 2
     assert "name one STUDY, or say --all" in capsys.readouterr().err
+
+
+def test_status_is_a_table_with_aligned_columns(monkeypatch, capsys):
+    "Names of studies are passed on; a column is as wide as its widest entry"
+    rows = [
+        ["tiny", "01_first", "stale", "then", "inputs (a.tif)"],
+        ["demo", "all", "never run", "", ""],
+    ]
+    table = pd.DataFrame(rows, columns=status.COLUMNS)
+    monkeypatch.setattr(status, "table", lambda names: table[table["study"].isin(names)])
+    assert cli.main(["status", "tiny", "demo"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "study  notebook  state      made  why",
+        "tiny   01_first  stale      then  inputs (a.tif)",
+        "demo   all       never run",
+    ]
 
 
 def test_run_ends_with_where_the_results_are(asked, demo, capsys):

@@ -50,6 +50,7 @@ def test_the_crate_describes_itself_and_its_study(graph):
         ("Person", "Ada Stone"),
         ("Organization", "A survey"),
     ]
+    assert root["publisher"] == {"@id": "#author/A-survey"}
 
 
 def test_every_file_is_there_and_has_its_checksum(graph):
