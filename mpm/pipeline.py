@@ -91,15 +91,16 @@ def run_steps(setup: Study, chosen: list[Step], *, force: bool = False) -> RunRe
     known = [path.stem for path in steps.notebooks()]
     made = record.begin(setup, known, seeds[0] if seeds else None)
     planned = freshness.plan(chosen, setup, made, force=force)
-    print(f"{setup.name}: {sum(bool(each.reasons) for each in planned)} of {len(planned)} to run")
+    waiting = [each for each in planned if each.reasons]
+    print(f"{setup.name}: {len(waiting)} of {len(planned)} notebooks to run")
     for each in planned:
         print(f"  {each.step.name:<22}{_intent(each, made)}", flush=True)
-    if any(each.reasons for each in planned):
+    if waiting:
         (setup.processed / crate.NAME).unlink(missing_ok=True)  # it describes whole runs only
-    for each in planned:
-        if each.reasons:
-            _run_notebook(each, setup, made)
-    crate.write(setup, made)
+    for each in waiting:
+        _run_notebook(each, setup, made)
+    if waiting or not (setup.processed / crate.NAME).exists():
+        crate.write(setup, made)
     return made
 
 

@@ -112,3 +112,14 @@ def test_code_is_what_the_cells_import_directly_or_not():
 def test_code_that_cannot_be_read_may_use_every_module():
     "A magic line is no Python"
     assert {"commands", "mae"} <= freshness.code_used("%matplotlib inline").keys()
+
+
+def test_a_script_of_a_modules_name_belongs_to_it(tmp_path):
+    "`web_map.js` beside `web_map.py`: a change of it is a change of the module"
+    module, script = tmp_path / "page.py", tmp_path / "page.js"
+    module.touch()
+    assert freshness._beside(module) == ""
+    script.write_text("let x = 1")
+    before = freshness._beside(module)
+    script.write_text("let x = 2")
+    assert before != freshness._beside(module) != ""

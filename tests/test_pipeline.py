@@ -46,7 +46,9 @@ def test_the_record_says_what_the_run_was_made_of(home):
     first = content["notebooks"]["01_first"]
     assert first["status"] == "done" and first["started"].endswith("Z")
     assert first["wall_s"] > 0 and 20 < first["peak_mb"] < 2000
-    assert first["executed"] == "notebooks/01_first.ipynb"
+    assert first["executed"] == "notebooks/01_first.ipynb" and first["artefacts"] == ["first.txt"]
+    assert first["passed"] == {"study": "tiny", "target": "MVT"}
+    assert first["made_of"]["inputs"]["gravity.tif"] == "0" * 16
     assert first["sha256"] == artefacts.sha256(load("tiny").processed / first["executed"])
 
 
@@ -87,7 +89,10 @@ def test_a_changed_parameter_or_cell_runs_what_depends_on_it(home, capsys):
     pipeline.run("tiny")
     capsys.readouterr()
     pipeline.run("tiny", settings={"epochs": 4})
-    assert executed(capsys.readouterr().out) == ["02_second"]
+    output = capsys.readouterr().out
+    assert executed(output) == ["02_second"]
+    assert "tiny: 1 of 2 notebooks to run\n  01_first              up to date, made 20" in output
+    assert "  02_second             to run: parameters (epochs)\n02_second ...\n" in output
     pipeline.run("tiny", settings={"rate": 0.25, "epochs": 4})
     assert executed(capsys.readouterr().out) == ["01_first", "02_second"]
     write_notebook(home, "02_second", 'study = "tiny"\nepochs = 4\ndevice = "auto"', SECOND)
