@@ -61,7 +61,7 @@ def notes(study: Study, *, folds: int = 5, seed: int = 7) -> list[str]:
 def _cube(study: Study, region: str) -> tuple[xr.Dataset, str]:
     """Return a region's cube with labels, and how its cells differ from the study's."""
     if _is_current(study, region):
-        return datacube.read(datacube.path(study, region)), ""
+        return labels.add_labels(datacube.read(datacube.path(study, region)), study)[0], ""
     coarse = _coarser(study.regions[region])
     text = ""
     if coarse.resolution != study.regions[region].resolution:
@@ -74,12 +74,15 @@ def _cube(study: Study, region: str) -> tuple[xr.Dataset, str]:
 
 
 def _is_current(study: Study, region: str) -> bool:
-    """Whether notebook 01 has made a cube of these layers, files, cells and targets."""
+    """Whether notebook 01 has made a cube of these layers, files and cells."""
     if not datacube.path(study, region).exists():
         return False
-    cube = datacube.read(datacube.path(study, region), chunks=datacube.STORED)
+    try:
+        cube = datacube.read(datacube.path(study, region), chunks=datacube.STORED)
+    except ValueError:  # damaged; notebook 01 will say so
+        return False
     cells = align.grid(study.regions[region])
-    if cube["valid"].shape != cells.shape or not set(study.targets) <= set(cube):
+    if not (cube["x"].equals(cells["x"]) and cube["y"].equals(cells["y"])):
         return False
     now = [align.coordinates(study, layer, region, cells) for layer in study.layers]
     files = {pair for facts in now for pair in zip(facts["layer"], facts["checksum"], strict=True)}

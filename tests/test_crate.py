@@ -13,14 +13,24 @@ from mpm.study import load
 
 @pytest.fixture
 def graph(home):
-    """The crate's entities by identifier, after a run; the study and its author are stated."""
+    """The crate's entities by identifier, of a run of two notebooks; study and authors stated."""
     text = STUDY.replace("name: tiny\n", "name: tiny\ntitle: Tiny\nlicence: CC BY 4.0\n")
     text = text.replace("file: gravity.tif", "file: gravity.tif, licence: CC0 1.0")
     (home / "data" / "studies" / "tiny.yaml").write_text(text)
     authors = "authors:\n  - {given-names: Ada, family-names: Stone}\n  - name: A survey\n"
     (home / "CITATION.cff").write_text(authors)
-    pipeline.run("tiny", seed=3)
-    return read(load("tiny").processed / crate.NAME)
+    setup = load("tiny")
+    made = record.begin(setup, ["01_first", "02_second"], 3)
+    for name, day, file in [("01_first", 2, "first.txt"), ("02_second", 3, "second.txt")]:
+        copy = setup.processed / "notebooks" / f"{name}.ipynb"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(f"executed {name}")
+        (setup.processed / file).write_text(file)
+        entry = {"status": "done", "started": f"2026-01-0{day}T00:00:00Z", "artefacts": [file]}
+        entry |= {"parameters": {"seed": 3}, "executed": f"notebooks/{copy.name}"}
+        figures = [{"figure": "01_map.png", "sha256": "1" * 64}] if day == 2 else []
+        made.keep(setup, name, entry | {"figures": figures})
+    return read(crate.write(setup, made))
 
 
 def read(place):
@@ -43,7 +53,7 @@ def test_the_crate_describes_itself_and_its_study(graph):
     assert descriptor["conformsTo"]["@id"] == "https://w3id.org/ro/crate/1.1"
     root = graph[descriptor["about"]["@id"]]
     assert root["@type"] == "Dataset" and root["name"] == "mpm run of study tiny: Tiny"
-    assert root["description"] and len(root["datePublished"]) == 10
+    assert root["description"] and root["datePublished"] == "2026-01-03"  # the last notebook
     assert root["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
     people = [graph[each["@id"]] for each in root["author"]]
     assert [(each["@type"], each["name"]) for each in people] == [
@@ -65,6 +75,7 @@ def test_every_file_is_there_and_has_its_checksum(graph):
     made = [each["@id"] for each in graph["#run/01_first"]["result"]]
     assert made == ["first.txt", "notebooks/01_first.ipynb", "#figure/01_map.png"]
     assert graph["#run/01_first"]["object"] == [{"@id": "#input/gravity.tif"}]
+    assert graph["#run/01_first"]["description"] == "seed = 3"
     for entity in graph.values():
         targets = {each for value in entity.values() for each in references(value)}
         known = {each for each in targets if not each.startswith("http")}

@@ -115,6 +115,9 @@ def test_a_cube_of_the_same_files_is_taken(toy, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(datacube, "build", lambda *_: pytest.fail("aligned again"))
         assert doctor.notes(toy) == expected
+    (datacube.path(toy, "west") / ".zmetadata").write_text("damaged")
+    assert doctor.notes(toy) == expected
+    datacube.write(cube, datacube.path(toy, "west"))
     write_tif(toy.raw / "gravity.tif", np.random.default_rng(8).normal(size=(SIZE, SIZE)))
     assert not about(doctor.notes(toy), "nearly the same")
 
