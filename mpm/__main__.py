@@ -23,8 +23,8 @@ def main(words: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 1 if a notebook failed, 2 if something has to be corrected first,
-        130 if interrupted.
+        0 if all went well, 1 if a notebook failed or a result changed, 2 if something has to be
+        corrected first, 130 if interrupted.
     """
     arguments = _parser().parse_args(words)
     try:
