@@ -1,9 +1,13 @@
-"""The command line: `mpm check`, `fetch`, `run`, `pretrain`, `compare` and `datacube build`."""
+"""The command line; `mpm.commands` holds those that check, run, verify and start studies."""
 
 import argparse
 import sys
 import traceback
 from pathlib import Path
+
+from mpm.commands import add_parsers
+from mpm.commands import check as _check
+from mpm.commands import short as _short
 
 # Modules that take a while to import are imported by the commands that need them.
 
@@ -19,8 +23,8 @@ def main(words: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 1 if a notebook failed, 2 if something has to be corrected first,
-        130 if interrupted.
+        0 if all went well, 1 if a notebook failed or a result changed, 2 if something has to be
+        corrected first, 130 if interrupted.
     """
     arguments = _parser().parse_args(words)
     try:
@@ -63,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     fetch = commands.add_parser("fetch", help="generate or download a study's files")
     fetch.set_defaults(command=_fetch)
-    run = commands.add_parser("run", help="run the notebooks on a study, or resume")
-    run.set_defaults(command=_run)
+    add_parsers(commands)
     pretrain = commands.add_parser(
         "pretrain",
         help="pretrain the backbones of notebook 02, on one device or many",
@@ -76,33 +79,15 @@ def _parser() -> argparse.ArgumentParser:
         "compare", help="compare pretext tasks, inputs and heads on a study, for data/comparisons"
     )
     compare.set_defaults(command=_compare)
-    for command in (check, fetch, run, pretrain, compare):
+    for command in (check, fetch, pretrain, compare):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
-    _add_run_options(run)
     _add_pretrain_options(pretrain)
     _add_compare_options(compare)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
-
-
-def _add_run_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--only", metavar="01,02", help="notebook numbers; all by default")
-    run.add_argument("--target", help="what to predict; the study's first target by default")
-    run.add_argument("--seed", type=int, help="seed of all that is random")
-    run.add_argument("--preset", help="demo or paper: size of the model and length of training")
-    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
-    run.add_argument(
-        "--set",
-        dest="settings",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other parameter of the notebooks; may be given several times",
-    )
-    run.add_argument("--force", action="store_true", help="run notebooks that are up to date too")
 
 
 def _add_pretrain_options(pretrain: argparse.ArgumentParser) -> None:
@@ -163,19 +148,6 @@ def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
     )
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    from mpm import align, study
-
-    setup = study.load(arguments.study)
-    print(f"{setup.path} is well formed; opening its files ...", flush=True)
-    table = align.check(setup)
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-    for line in align.remarks(setup, table):
-        print(f"note: {line}")
-    print(f"{setup.name}: all {table['layer'].nunique()} layers can be read")
-    return 0
-
-
 def _fetch(arguments: argparse.Namespace) -> int:
     from mpm import fetch, study
 
@@ -183,32 +155,6 @@ def _fetch(arguments: argparse.Namespace) -> int:
     print(f"files of {setup.name} ...", flush=True)
     files = fetch.fetch(setup)
     print(f"{setup.name}: {len(files)} files in {_short(setup.raw)}")
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from mpm import kernel, pipeline, study
-
-    try:
-        pipeline.run(
-            arguments.study,
-            only=_numbers(arguments.only),
-            target=arguments.target,
-            seed=arguments.seed,
-            preset=arguments.preset,
-            device=arguments.device,
-            settings=_settings(arguments.settings),
-            force=arguments.force,
-        )
-    except kernel.NotebookFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    setup = study.load(arguments.study)
-    made = _short(setup.processed)
-    print(
-        f"{setup.name}: figures in {_short(setup.figures)}, maps and scores in {made}, "
-        f"executed notebooks in {made / 'notebooks'}"
-    )
     return 0
 
 
@@ -263,44 +209,6 @@ def _datacube(arguments: argparse.Namespace) -> int:
     cubes = "" if arguments.features == "none" else " and a raster cube a continent"
     print(f"datacube.parquet, deposits.csv{cubes} in {arguments.out}")
     return 0
-
-
-def _numbers(text: str | None) -> list[str] | None:
-    return None if text is None else [number.strip().zfill(2) for number in text.split(",")]
-
-
-def _settings(pairs: list[str]) -> dict[str, object]:
-    """Read `name=value` pairs, values as YAML scalars or lists."""
-    import yaml
-
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"--set {pair!r} is not NAME=VALUE")
-        try:
-            settings[name] = _plain(yaml.safe_load(text), pair)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {pair!r}: the value is not a YAML scalar or list") from error
-    return settings
-
-
-def _plain(value: object, pair: str) -> object:
-    """Return a value that a parameters cell can hold; 1e-3, a text in YAML, as a number."""
-    if isinstance(value, list):
-        return [_plain(entry, pair) for entry in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise ValueError(f"--set {pair!r}: give a number, a text, true, false, null or a list of them")
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _is_ours(error: Exception) -> bool:

@@ -19,7 +19,7 @@ _FITS = {
     "derived": {"derive", "of", "reach"},
 }
 _NEEDS = {"density": ("reach",), "points": ("column", "reach"), "derived": ("derive", "of")}
-_ALWAYS = {"name", "group", "kind", "units", "file", "why", "source"}
+_ALWAYS = {"name", "group", "kind", "units", "file", "why", "source", "licence"}
 _UNITS = {"hgm": "{}/km", "slope": "m/m", "worms": "m", "highpass": "{}", "vertical": "{}/km"}
 
 
@@ -82,6 +82,8 @@ class Layer(Strict):
         Why a geologist would want it for these deposits.
     source : str
         Who made it, with a DOI or address.
+    licence : str
+        Of the file; by default the study's, or that of `data/registry.csv`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
@@ -105,6 +107,7 @@ class Layer(Strict):
     of: str | None = None
     why: str = ""
     source: str = ""
+    licence: str = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -32,8 +32,9 @@ class RunRecord:
         Processors, and how many threads trained (`artefacts.threads`).
     seed : int or None
     notebooks : dict of dict
-        By name: key, status ("running", "done", "failed"), parameters, started (UTC), wall_s (s),
-        peak_mb (MB), figures, executed (path below the study's folder), sha256 (of that file).
+        By name: key and made_of (`freshness.Planned`), status ("running", "done", "failed"),
+        parameters, passed (those that the run set), started (UTC), wall_s (s), peak_mb (MB),
+        figures, artefacts and executed (paths below the study's folder), sha256 (of executed).
     """
 
     study: str
@@ -60,6 +61,11 @@ def path(setup: Study) -> Path:
     return setup.processed / "run.json"
 
 
+def entries(setup: Study) -> dict[str, dict]:
+    """Return each notebook's entry of a study's record; none if it was never run."""
+    return artefacts.read_json(path(setup))["notebooks"] if path(setup).exists() else {}
+
+
 def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
     """Describe the run that starts now, keeping what earlier runs made.
 
@@ -75,7 +81,7 @@ def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
     RunRecord
         Not written yet.
     """
-    last = artefacts.read_json(path(setup))["notebooks"] if path(setup).exists() else {}
+    last = entries(setup)
     commit, dirty = _commit(artefacts.home())
     return RunRecord(
         study=setup.name,
@@ -83,7 +89,7 @@ def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
         commit=commit,
         dirty=dirty,
         inputs=fetch.input_checksums(setup),
-        packages=_packages(),
+        packages=versions(),
         python=platform.python_version(),
         platform=platform.platform(),
         cpus=os.cpu_count(),
@@ -93,7 +99,8 @@ def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
     )
 
 
-def _packages() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the version of each direct dependency."""
     needed = [line for line in importlib.metadata.requires("mpm") or [] if "extra ==" not in line]
     names = sorted(re.match(r"[\w.-]+", line)[0] for line in needed)
     return {name: importlib.metadata.version(name) for name in names}

@@ -138,6 +138,8 @@ class Deposits(Strict):
         Column whose rows of one value are one deposit; by default each row is one.
     source : str
         Who compiled it.
+    licence : str
+        Of the file; by default the study's, or that of `data/registry.csv`.
     """
 
     file: str
@@ -148,6 +150,7 @@ class Deposits(Strict):
     name: str | None = None
     group: str | None = None
     source: str = ""
+    licence: str = ""
 
 
 class Target(Strict):

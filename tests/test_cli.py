@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 
 from mpm import __main__ as cli
-from mpm import align, fetch, lawley2022, lawley_sample, pipeline, pretraining, study
+from mpm import (
+    align,
+    batch,
+    doctor,
+    fetch,
+    lawley2022,
+    lawley_sample,
+    pipeline,
+    pretraining,
+    status,
+    study,
+)
 from mpm.kernel import NotebookFailed
 
 
@@ -46,7 +57,8 @@ def test_help_comes_without_heavy_imports():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert all(
-        command in result.stdout for command in ("check", "fetch", "run", "pretrain", "datacube")
+        command in result.stdout
+        for command in ("check", "fetch", "run", "status", "verify", "new", "pretrain", "datacube")
     )
 
 
@@ -72,6 +84,7 @@ def test_run_passes_every_option_on(asked, demo, capsys):
         "preset": "paper",
         "device": "cpu",
         "force": True,
+        "parameters": {},
         "settings": {
             "rate": 0.001,
             "epochs": 4,
@@ -81,6 +94,58 @@ def test_run_passes_every_option_on(asked, demo, capsys):
             "depth": None,
         },
     }
+
+
+def test_a_file_of_parameters_gives_way_to_the_command_line(asked, demo, tmp_path):
+    "Seed, preset and target may stand in it; other names go to the notebooks that declare them"
+    file = tmp_path / "parameters.yaml"
+    file.write_text("seed: 5\npreset: paper\nrate: 1e-3\nepochs: 4\n")
+    words = ["run", "demo", "--parameters", str(file), "--seed", "3", "--set", "epochs=9"]
+    assert cli.main(words) == 0
+    assert (asked["seed"], asked["preset"], asked["target"]) == (3, "paper", None)
+    assert asked["parameters"] == {"rate": 0.001, "epochs": 4} and asked["settings"] == {
+        "epochs": 9
+    }
+
+
+@pytest.mark.parametrize("text", [None, "a: [1", "just a word", "rate: {a: 1}"])
+def test_a_file_that_holds_no_parameters_is_refused(text, asked, demo, tmp_path, capsys):
+    "Missing, broken, or something else: exit code 2, and the message names file or entry"
+    file = tmp_path / "parameters.yaml"
+    if text:
+        file.write_text(text)
+    assert cli.main(["run", "demo", "--parameters", str(file)]) == 2
+    message = capsys.readouterr().err
+    assert ("rate" if text and "rate" in text else str(file)) in message and not asked
+
+
+def test_all_studies_get_the_same_options(monkeypatch, capsys):
+    "One that fails gives exit code 1; `--all` and a study exclude each other"
+    calls = []
+    monkeypatch.setattr(
+        batch, "run_all", lambda words, jobs: calls.append((words, jobs)) or {"tiny": "failed"}
+    )
+    words = ["run", "--all", "--jobs", "2", "--seed", "3", "--only", "01", "--set", "rate=1"]
+    assert cli.main(words) == 1
+    assert calls == [(["--device=auto", "--only=01", "--seed=3", "--set=rate=1"], 2)]
+    assert cli.main(["run"]) == 2 and cli.main(["run", "demo", "--all"]) == 2
+    assert "name one STUDY, or say --all" in capsys.readouterr().err
+
+
+def test_status_is_a_table_with_aligned_columns(monkeypatch, capsys):
+    "Names of studies are passed on; a column is as wide as its widest entry"
+    rows = [
+        ["tiny", "01_first", "stale", "then", "inputs (a.tif)"],
+        ["demo", "all", "never run", "", ""],
+    ]
+    table = pd.DataFrame(rows, columns=status.COLUMNS)
+    monkeypatch.setattr(status, "table", lambda names: table[table["study"].isin(names)])
+    assert cli.main(["status", "tiny", "demo"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "study  notebook  state      made  why",
+        "tiny   01_first  stale      then  inputs (a.tif)",
+        "demo   all       never run",
+    ]
 
 
 def test_run_ends_with_where_the_results_are(asked, demo, capsys):
@@ -152,11 +217,12 @@ def test_check_prints_a_table_with_headings(demo, monkeypatch, capsys):
     "One row a layer, and a closing line"
     table = pd.DataFrame({"layer": ["gravity", "lab"], "units": ["mGal", "km"]})
     monkeypatch.setattr(align, "check", lambda setup: table)
+    monkeypatch.setattr(doctor, "notes", lambda setup: ["two deposits only"])
     monkeypatch.setattr(align, "remarks", lambda setup, table: ["deposits in north: 3 MVT"])
     assert cli.main(["check", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["layer", "units"] and lines[2].split() == ["gravity", "mGal"]
-    assert lines[-2] == "note: deposits in north: 3 MVT"
+    assert lines[-3:-1] == ["note: deposits in north: 3 MVT", "note: two deposits only"]
     assert lines[-1] == "demo: all 2 layers can be read"
 
 

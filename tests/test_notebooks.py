@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [
+    "00_overview",
     "01_data_preparation",
     "02_mae_pretraining",
     "03_fine_tuning",
@@ -23,7 +24,7 @@ FILTERS = re.compile(r"simplefilter|filterwarnings|catch_warnings|captureWarning
 
 @pytest.fixture(params=NAMES)
 def notebook(request):
-    """Each of the six notebooks; one that is missing fails."""
+    """Each of the notebooks; one that is missing fails."""
     return nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
 
 
@@ -41,7 +42,7 @@ def texts(cell):
                 yield str(content)
 
 
-def test_the_six_notebooks_are_all_there_are():
+def test_the_notebooks_are_all_there_are():
     "Numbers and names are those of the README, and nothing lies beside them"
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
 

@@ -5,74 +5,11 @@ import os
 
 import nbformat
 import pytest
+from toy_notebooks import FIRST, SECOND, home, write_notebook  # noqa: F401  (home is a fixture)
 
-from mpm import artefacts, fetch, pipeline, record
+from mpm import artefacts, freshness, pipeline, record, refresh, steps
 from mpm.kernel import NotebookFailed
 from mpm.study import load
-
-STUDY = """
-name: tiny
-regions:
-  west: {crs: "EPSG:32631", resolution: 100, bounds: [0, 0, 600, 600]}
-layers:
-  - {name: gravity, group: geophysics, units: mGal, file: gravity.tif}
-deposits: {file: deposits.csv, type: type}
-targets:
-  MVT: {types: [MVT]}
-  CD: {types: [CD]}
-"""
-
-FIRST = """
-import os
-from mpm import artefacts
-assert os.environ["MPM_RUN"] == "1"
-folder = artefacts.processed(study)
-(folder / "first.txt").write_text(f"{target} {seed} {rate}")
-figures = artefacts.figures(study)
-figures.mkdir(parents=True, exist_ok=True)
-(figures / "01_map.png").write_bytes(f"map {seed}".encode())
-print("first", seed)
-"""
-
-SECOND = """
-from mpm import artefacts
-folder = artefacts.processed(study)
-if (folder / "stop").exists():
-    raise RuntimeError("no luck")
-(folder / "second.txt").write_text((folder / "first.txt").read_text() + f" {epochs} {device}")
-epochs
-"""
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A compendium of two notebooks and one study, whose inputs need no fetching."""
-    for name in ("MPM_PROCESSED", "MPM_FIGURES", "MPM_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MPM_HOME", str(tmp_path))
-    monkeypatch.setattr(fetch, "fetch", lambda study, **_: [])
-    monkeypatch.setattr(fetch, "input_checksums", lambda study: {"gravity.tif": "0" * 64})
-    monkeypatch.setattr(pipeline, "_code_hash", lambda: "code")
-    studies = tmp_path / "data" / "studies"
-    studies.mkdir(parents=True)
-    (studies / "tiny.yaml").write_text(STUDY)
-    own = 'study = "tiny"\ntarget = "MVT"\nseed = 7\n'
-    write_notebook(tmp_path, "01_first", own + "rate = 0.5  # share", FIRST)
-    write_notebook(tmp_path, "02_second", own + 'epochs = 2\ndevice = "auto"', SECOND)
-    return tmp_path
-
-
-def write_notebook(home, name, parameters, code):
-    """Write a notebook of a heading, a parameters cell and one cell of code."""
-    cells = [
-        nbformat.v4.new_markdown_cell(f"# {name}"),
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(code.strip()),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    (home / "notebooks").mkdir(exist_ok=True)
-    nbformat.write(notebook, home / "notebooks" / f"{name}.ipynb")
 
 
 def made(home, name):
@@ -109,7 +46,9 @@ def test_the_record_says_what_the_run_was_made_of(home):
     first = content["notebooks"]["01_first"]
     assert first["status"] == "done" and first["started"].endswith("Z")
     assert first["wall_s"] > 0 and 20 < first["peak_mb"] < 2000
-    assert first["executed"] == "notebooks/01_first.ipynb"
+    assert first["executed"] == "notebooks/01_first.ipynb" and first["artefacts"] == ["first.txt"]
+    assert first["passed"] == {"study": "tiny", "target": "MVT"}
+    assert first["made_of"]["inputs"]["gravity.tif"] == "0" * 16
     assert first["sha256"] == artefacts.sha256(load("tiny").processed / first["executed"])
 
 
@@ -150,7 +89,10 @@ def test_a_changed_parameter_or_cell_runs_what_depends_on_it(home, capsys):
     pipeline.run("tiny")
     capsys.readouterr()
     pipeline.run("tiny", settings={"epochs": 4})
-    assert executed(capsys.readouterr().out) == ["02_second"]
+    output = capsys.readouterr().out
+    assert executed(output) == ["02_second"]
+    assert "tiny: 1 of 2 notebooks to run\n  01_first              up to date, made 20" in output
+    assert "  02_second             to run: parameters (epochs)\n02_second ...\n" in output
     pipeline.run("tiny", settings={"rate": 0.25, "epochs": 4})
     assert executed(capsys.readouterr().out) == ["01_first", "02_second"]
     write_notebook(home, "02_second", 'study = "tiny"\nepochs = 4\ndevice = "auto"', SECOND)
@@ -161,7 +103,7 @@ def test_a_changed_parameter_or_cell_runs_what_depends_on_it(home, capsys):
 def test_changed_code_runs_everything(home, monkeypatch, capsys):
     "A module of mpm may have changed what every notebook makes"
     pipeline.run("tiny")
-    monkeypatch.setattr(pipeline, "_code_hash", lambda: "other code")
+    monkeypatch.setattr(freshness, "code_used", lambda text: {"plots": "other"})
     capsys.readouterr()
     pipeline.run("tiny")
     assert executed(capsys.readouterr().out) == ["01_first", "02_second"]
@@ -248,7 +190,7 @@ def test_refresh_changes_nothing_but_outputs(home):
     path = home / "notebooks" / "02_second.ipynb"
     before = nbformat.read(path, as_version=4)
     pipeline.run("tiny")
-    pipeline.refresh("tiny")
+    refresh.refresh("tiny")
     after = nbformat.read(path, as_version=4)
     code = [cell for cell in after.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2]
@@ -263,7 +205,7 @@ def test_refresh_refuses_copies_made_with_other_parameters(home):
     "The committed outputs are those of the committed parameters"
     pipeline.run("tiny", settings={"epochs": 3})
     with pytest.raises(ValueError, match="02_second.ipynb was not run with its own parameters"):
-        pipeline.refresh("tiny")
+        refresh.refresh("tiny")
 
 
 def test_a_compendium_without_notebooks_says_so(home):
@@ -271,7 +213,7 @@ def test_a_compendium_without_notebooks_says_so(home):
     for path in (home / "notebooks").iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match="holds no numbered notebooks"):
-        pipeline.notebooks()
+        steps.notebooks()
 
 
 def test_a_computed_parameter_is_refused(home):

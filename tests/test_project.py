@@ -119,8 +119,19 @@ LEVELS = [
         "kernel",
         "record",
         "pipeline",
+        "overview_plots",
+        "steps",
+        "freshness",
+        "crate",
+        "overview",
+        "refresh",
+        "status",
+        "verify",
+        "batch",
+        "new_study",
+        "doctor",
     },
-    {"__main__"},
+    {"commands", "__main__"},
 ]
 MODULES = sorted(path.stem for path in (ROOT / "mpm").glob("*.py") if path.stem != "__init__")
 

@@ -1,0 +1,67 @@
+"""Run every study at hand, several side by side if wished."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from mpm import fetch
+from mpm.study import load, studies
+
+
+def run_all(words: list[str], *, jobs: int = 1) -> dict[str, str]:
+    """Run the notebooks of every study whose files are there or can be had.
+
+    Parameters
+    ----------
+    words : list of str
+        Further words for `mpm run`, the same for all.
+    jobs : int
+        Studies side by side, each a process of its own; notebooks of one study stay in order.
+
+    Returns
+    -------
+    dict of str
+        By study: "done", "failed", or "skipped: " and why.
+
+    Raises
+    ------
+    ValueError
+        If `jobs` is not positive.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: give how many studies to run side by side, 1 or more")
+    outcome, ready = {}, []
+    for name in studies():
+        reason = _lacking(name)
+        outcome[name] = f"skipped: {reason}" if reason else "waiting"
+        ready += [] if reason else [name]
+        print(f"{name:<24}{outcome[name]}", flush=True)
+    lock = threading.Lock()
+    with ThreadPoolExecutor(jobs) as pool:
+        codes = pool.map(lambda name: _run(name, words, lock), ready)
+        outcome |= {
+            name: "failed" if code else "done" for name, code in zip(ready, codes, strict=True)
+        }
+    return outcome
+
+
+def _lacking(name: str) -> str:
+    """Fetch a study's files; return why that cannot be done, or nothing."""
+    try:
+        fetch.fetch(load(name))
+    except (ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return " ".join(lines[:2])
+    return ""
+
+
+def _run(name: str, words: list[str], lock: threading.Lock) -> int:
+    """Run one study in a process of its own, its lines marked by its name."""
+    command = [sys.executable, "-m", "mpm", "run", name, *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **streams) as process:
+        for line in process.stdout:
+            with lock:
+                print(f"{name}: {line.rstrip()}", flush=True)
+    return process.returncode

@@ -1,0 +1,77 @@
+"""Put the outputs of a run into the committed notebooks."""
+
+import base64
+import io
+from pathlib import Path
+
+import nbformat
+
+from mpm import artefacts, record
+from mpm.steps import defaults, notebooks
+from mpm.study import load
+
+
+def refresh(study: str = "demo") -> list[Path]:
+    """Put the outputs of a study's executed copies into the notebooks they were made from.
+
+    Nothing but outputs and execution counts (1 to n) changes. Pictures are kept in 256 colours,
+    half the size, because every version of a notebook stays in the history.
+
+    Parameters
+    ----------
+    study : str
+        A study that was run with the notebooks' own parameters.
+
+    Returns
+    -------
+    list of Path
+        The notebooks rewritten.
+
+    Raises
+    ------
+    ValueError
+        If an executed copy is missing, or was made from other cells or parameters.
+    """
+    setup = load(study)
+    made = artefacts.read_json(artefacts.require(record.path(setup), "01 to 06"))["notebooks"]
+    filled = {}
+    for source in notebooks():
+        entry = made.get(source.stem, {})
+        if entry.get("status") != "done" or entry["parameters"] != defaults(source):
+            raise ValueError(
+                f"{source.name} was not run with its own parameters; "
+                f"run `python -m mpm run {study}` without other options first"
+            )
+        filled[source] = _with_outputs(source, setup.processed / entry["executed"])
+    for source, notebook in filled.items():
+        with artefacts.atomic(source) as fresh:
+            nbformat.write(notebook, fresh)
+    return list(filled)
+
+
+def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
+    """Return a notebook with the outputs of its executed copy, numbered from 1."""
+    notebook, copy = (nbformat.read(path, as_version=4) for path in (source, executed))
+    cells = [
+        cell for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    if [cell.source for cell in cells] != [cell.source for cell in notebook.cells]:
+        raise ValueError(f"{source.name} changed since it was run; run it again")
+    pairs = zip(notebook.cells, cells, strict=True)
+    code = [(cell, made) for cell, made in pairs if cell.cell_type == "code"]
+    for count, (cell, made) in enumerate(code, start=1):
+        cell.outputs, cell.execution_count = made.outputs, count
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _fewer_colours(output.data["image/png"])
+    return notebook
+
+
+def _fewer_colours(png: str) -> str:
+    """Return a PNG with fewer colours; both in base64."""
+    picture = artefacts.fewer_colours(io.BytesIO(base64.b64decode(png)))
+    with io.BytesIO() as smaller:
+        picture.save(smaller, format="png", optimize=True)
+        return base64.b64encode(smaller.getvalue()).decode() + "\n"

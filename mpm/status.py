@@ -1,0 +1,55 @@
+"""Say of every notebook of every study whether its results are up to date, and why not."""
+
+import pandas as pd
+
+from mpm import freshness, record, steps
+from mpm.study import Study, load, studies
+
+COLUMNS = ["study", "notebook", "state", "made", "why"]
+_STATES = ("never run", "failed", "interrupted")
+
+
+def table(names: list[str] | None = None) -> pd.DataFrame:
+    """Tabulate notebooks, compared with what the same `mpm run` would make now.
+
+    Parameters
+    ----------
+    names : list of str, optional
+        Studies, by name or path; by default those that come with the compendium.
+
+    Returns
+    -------
+    DataFrame
+        study, notebook, state ("up to date", "stale", "failed", "interrupted", "never run",
+        "inputs missing"), made (UTC), why. Studies that were never run have one row.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a study that was named does not exist or is not valid.
+    """
+    rows = [row for name in names or studies() for row in _rows(load(name))]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(setup: Study) -> list[tuple[str, ...]]:
+    entries = record.entries(setup)
+    if not entries:
+        return [(setup.name, "all", "never run", "", "")]
+    known = [path.stem for path in steps.notebooks()]
+    try:
+        made = record.begin(setup, known, None)
+    except FileNotFoundError as error:
+        return [(setup.name, "all", "inputs missing", "", str(error).splitlines()[0])]
+    planned = freshness.plan(steps.recorded(entries), setup, made)
+    return [
+        (setup.name, each.step.name, state, entries.get(each.step.name, {}).get("started", ""), why)
+        for each in planned
+        for state, why in [_state(each.reasons)]
+    ]
+
+
+def _state(reasons: tuple[str, ...]) -> tuple[str, str]:
+    if not reasons:
+        return "up to date", ""
+    return (reasons[0], "") if reasons[0] in _STATES else ("stale", "; ".join(reasons))
