@@ -41,7 +41,7 @@ def target_maps(
     for ax, (region, result) in zip(axes, maps.items(), strict=True):
         own = found[region]
         plots.show_map(result["likelihood"], ax, label="likelihood (1)", limits=(0, 1))
-        plots.show_deposits(deposits[region], ax, color="white")
+        plots.show_deposits(deposits[region], ax, color="black")
         for target in own.itertuples():
             _outline(target, ax)
         new = int((own["known"] == 0).sum())

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyproj
 import xarray as xr
+from affine import Affine
 
 from mpm import map_styles, targets
 from mpm.plots import readable, readable_units
@@ -54,7 +55,8 @@ def coarse(grid: xr.Dataset, cells: int) -> xr.Dataset:
         return grid
     numbers = grid[[name for name in grid.data_vars if grid[name].dtype.kind == "f"]]
     means = numbers.coarsen(y=factor, x=factor, boundary="pad").mean()
-    transform = grid.rio.transform() * type(grid.rio.transform()).scale(factor)
+    fine = grid.rio.transform()
+    transform = Affine(fine.a * factor, 0, fine.c, 0, fine.e * factor, fine.f)
     return means.rio.write_crs(grid.rio.crs).rio.write_transform(transform)
 
 
