@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pyproj
+import rioxarray  # noqa: F401  (adds the .rio accessor)
 import shapely
 import xarray as xr
 from rasterio.features import shapes
-from scipy.ndimage import label
+from scipy.ndimage import find_objects, label
 from shapely.geometry import MultiPolygon, shape
 
 from mpm import artefacts, map_styles
@@ -72,10 +73,15 @@ def find(
         number, count = _areas(result["likelihood"], share, min_cells, region)
         outlines = _outlines(number, count, result)
         spoken = by_origin(result, cubes[region])
-        rows = [
-            _facts(number == k + 1, outline, result, spoken, deposits[region])
-            for k, outline in enumerate(outlines)
-        ]
+        known = deposits[region]
+        home = number[known["row"], known["col"]]
+        rows = []
+        for k, (outline, (y, x)) in enumerate(zip(outlines, find_objects(number), strict=True)):
+            # a target's own corner of the map: a continent has hundreds of them
+            corner = result.isel(y=y, x=x)
+            own = spoken if spoken is None else spoken.isel(y=y, x=x)
+            facts = _facts(number[y, x] == k + 1, corner, own)
+            rows.append(facts | _deposits(outline, known, known[home == k + 1]))
         table = gpd.GeoDataFrame(rows, columns=COLUMNS[1:], geometry=outlines, crs=result.rio.crs)
         table = table.sort_values(["peak", "area_km2"], ascending=False, kind="stable")
         table.insert(0, "rank", np.arange(1, len(table) + 1))
@@ -125,19 +131,12 @@ def leading(values: pd.Series, count: int = LEADING) -> list[str]:
     return for_it.index[:count].tolist()
 
 
-def _facts(
-    inside: np.ndarray,
-    outline: MultiPolygon,
-    result: xr.Dataset,
-    spoken: xr.DataArray | None,
-    known: pd.DataFrame,
-) -> dict:
-    """Return what is known of one area; `inside (y, x)` marks its cells."""
+def _facts(inside: np.ndarray, result: xr.Dataset, spoken: xr.DataArray | None) -> dict:
+    """Return what the maps say of one area; `inside (y, x)` marks its cells."""
     likelihood = np.where(inside, result["likelihood"].values, -np.inf)
     row, col = np.unravel_index(likelihood.argmax(), inside.shape)
-    facts = {"area_km2": round(outline.area / 1e6, 3), "peak": float(likelihood[row, col])}
     spread = result["uncertainty"].values[inside] if "uncertainty" in result else np.nan
-    facts["uncertainty"] = float(np.mean(spread))
+    facts = {"peak": float(likelihood[row, col]), "uncertainty": float(np.mean(spread))}
     facts["leading"] = ""
     if spoken is not None:
         cells = spoken.values[:, inside]
@@ -145,28 +144,24 @@ def _facts(
         if cells.size:
             names = leading(pd.Series(cells.mean(axis=1), spoken["layer"].values))
             facts["leading"] = ", ".join(names)
-    own = known[inside[known["row"], known["col"]]].drop_duplicates("deposit")
-    facts |= _nearest(outline, own if len(own) else known, inside=len(own) > 0)
+    there = pyproj.Transformer.from_crs(result.rio.crs, "EPSG:4326", always_xy=True)
+    longitude, latitude = there.transform(float(result["x"][col]), float(result["y"][row]))
+    return facts | {"longitude": round(longitude, 4), "latitude": round(latitude, 4)}
+
+
+def _deposits(outline: MultiPolygon, known: pd.DataFrame, inside: pd.DataFrame) -> dict:
+    """Name the known deposits inside an area, or the nearest and how far it is from the edge."""
+    own = inside.drop_duplicates("deposit")
+    facts = {"area_km2": round(outline.area / 1e6, 3), "nearest_km": np.nan, "nearest": ""}
     facts |= {"known": len(own), "known_names": ", ".join(own["name"])}
-    return facts | _degrees(float(result["x"][col]), float(result["y"][row]), result)
-
-
-def _nearest(outline: MultiPolygon, known: pd.DataFrame, *, inside: bool) -> dict:
-    """Name the nearest known deposit, and how far it is from the edge of an area."""
+    if len(own):
+        return facts | {"nearest_km": 0.0, "nearest": own["name"].iloc[0]}
     if known.empty:
-        return {"nearest_km": np.nan, "nearest": ""}
+        return facts
     away = shapely.distance(outline, shapely.points(known["x"], known["y"]))
     nearest = int(np.argmin(away))
-    return {
-        "nearest_km": 0.0 if inside else round(float(away[nearest]) / 1e3, 3),
-        "nearest": known["name"].iloc[nearest],
-    }
-
-
-def _degrees(x: float, y: float, grid: xr.Dataset) -> dict:
-    there = pyproj.Transformer.from_crs(grid.rio.crs, "EPSG:4326", always_xy=True)
-    longitude, latitude = there.transform(x, y)
-    return {"longitude": round(longitude, 4), "latitude": round(latitude, 4)}
+    away_km = round(float(away[nearest]) / 1e3, 3)
+    return facts | {"nearest_km": away_km, "nearest": known["name"].iloc[nearest]}
 
 
 def write(found: Mapping[str, gpd.GeoDataFrame], place: Path) -> None:

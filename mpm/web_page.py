@@ -82,7 +82,8 @@ def _footer(study: Study, facts: dict) -> str:
     lines = [f"Study {study.name}; model: {model or 'not stated'}.", study.licence, study.citation]
     lines.append(
         "The page holds every layer in 8 bits: values are rounded to 1/254 of their range, the"
-        " outermost 0.1 % at each end are shown as ≤ or ≥. The GeoTIFFs beside it are exact."
+        " outermost 0.1 % at each end are shown as ≤ or ≥, and cells of a very fine grid are"
+        " averaged. The GeoTIFFs beside it are exact."
     )
     return (
         "<footer>" + "".join(f"<p>{html.escape(text)}</p>" for text in lines if text) + "</footer>"

@@ -3,6 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
 from helpers import texts
 from matplotlib.colors import to_hex

@@ -161,7 +161,7 @@ def test_deposits_and_targets_are_switched(browser):
 def test_a_click_on_a_deposit_shows_its_name_and_values(browser):
     "Text of a name is shown, not run; ranks, target, leading layers and evidence of its cell"
     card = click(browser, 105, -2095)
-    assert "&#60;west&#62; mine" in card and "(MVT)" in card
+    assert "<h2>&#60;west&#62; mine</h2>" in card and "(MVT)" in card
     assert "likelihood: <b>0.9" in card and "among the most likely 1.7 %" in card  # 9 of 540
     assert "Target 1" in card and "holds &#60;west&#62; mine" in card
     assert "rock (against, −1), gravity (for, +0.5)" in card
