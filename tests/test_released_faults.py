@@ -16,7 +16,18 @@ import torch
 import xarray as xr
 from helpers import tiny
 
-from mpm import artefacts, explain, fetch, fine_tuning, mae, mapping, splits, study, training
+from mpm import (
+    artefacts,
+    explain,
+    fetch,
+    fine_tuning,
+    mae,
+    map_files,
+    mapping,
+    splits,
+    study,
+    training,
+)
 from mpm.classifier import Classifier
 from mpm.fine_tuning import FineTuneSettings
 from mpm.folds import Fold
@@ -288,7 +299,7 @@ def test_results_of_two_targets_and_regions_lie_apart():
     "Below the study's folder of artefacts, not in the working folder"
     demo = study.load("demo")
     places = [
-        mapping.prediction_path(demo, target, region)
+        map_files.prediction_path(demo, target, region)
         for target in ("MVT", "CD")
         for region in ("north", "south")
     ]
