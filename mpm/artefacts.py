@@ -166,8 +166,13 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path, content: dict | list) -> None:
     """Write JSON atomically, keys in the order given, with a closing newline."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write text as UTF-8, atomically."""
     with atomic(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        fresh.write_text(content, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path) -> dict | list:

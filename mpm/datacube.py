@@ -334,9 +334,24 @@ def write_geotiff(layers: xr.DataArray, place: Path, *, names: list[str]) -> Non
     place : Path
     names : list of str
         One a band.
+
+    Raises
+    ------
+    ValueError
+        If the values are lazy, or names and bands differ in number.
     """
+    if layers.chunks is not None:
+        raise ValueError(f"{place}: load the values first; overviews of lazy ones come out empty")
+    if len(names) != len(layers):
+        raise ValueError(f"{place}: {len(names)} names for {len(layers)} bands; name each once")
     layers = layers.astype("float32").assign_attrs(long_name=tuple(names))
     with artefacts.atomic(place) as fresh:
+        # blocks of 256 cells: a map wider than one has overviews
         layers.rio.write_nodata(np.nan).rio.to_raster(
-            fresh, driver="COG", compress="DEFLATE", overview_resampling=Resampling.average.name
+            fresh,
+            driver="COG",
+            compress="DEFLATE",
+            predictor="YES",
+            blocksize=256,
+            overview_resampling=Resampling.average.name,
         )

@@ -9,27 +9,24 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from mpm import artefacts, datacube
+from mpm import artefacts
 from mpm.classifier import Classifier, Fitted
 from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.folds import Fold
 from mpm.mae import Encoder
+from mpm.map_files import read_facts, read_maps, write_prediction
 from mpm.memory import enough_memory
 from mpm.metrics import best_threshold
 from mpm.pu_selection import choose_negatives
 from mpm.study import Study
 from mpm.windows import Windows
 
+# where notebooks look for what is done with maps
+__all__ = ["PREDICTION_COLUMNS", "predict", "predict_ensemble", "prediction_maps"]
+__all__ += ["predictions_path", "read_facts", "read_maps", "read_predictions"]
+__all__ += ["table", "tune_and_predict", "write_prediction"]
 PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
 PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
-MEANING = {
-    "likelihood": "probability at even odds of deposit and background, 0 to 1; read it as a"
-    " rank, not as the chance of finding a deposit",
-    "uncertainty": "standard deviation of the likelihood over dropout samples of the head",
-    "ensemble_spread": "standard deviation of the likelihood over networks trained from several"
-    " seeds, of which the likelihood is the mean",
-    "attribution": "signed contribution of a layer to the logit",
-}
 
 
 @torch.no_grad()
@@ -336,55 +333,3 @@ def prediction_maps(
         result = xr.Dataset(planes, coords=coords, attrs=cube.attrs)
         maps[region] = result.rio.write_crs(cube.rio.crs).rio.write_transform(cube.rio.transform())
     return maps
-
-
-def prediction_path(study: Study, target: str, region: str) -> Path:
-    """Return where a region's prediction lies."""
-    return study.processed / target / f"prediction_{region}.zarr"
-
-
-def write_prediction(study: Study, target: str, maps: dict[str, xr.Dataset], facts: dict) -> None:
-    """Write each region's maps as Zarr, and as GeoTIFFs with a JSON that says what they mean.
-
-    GeoTIFFs of kinds of maps that are not among them are removed.
-
-    Parameters
-    ----------
-    study : Study
-    target : str
-    maps : dict of Dataset
-        Of `prediction_maps`.
-    facts : dict
-        Model, split, seed and input checksums, for the JSON.
-    """
-    folder = study.processed / target / "maps"
-    for region, result in maps.items():
-        datacube.write(result, prediction_path(study, target, region))
-        for name in result.data_vars:
-            bands = result[name]
-            if "layer" not in bands.dims:
-                bands = bands.expand_dims(layer=[name])
-            names = [str(layer) for layer in bands["layer"].values]
-            # texts along the layers have no place in a GeoTIFF
-            bands = bands.drop_vars([key for key in bands.coords if "layer" in bands[key].dims])
-            datacube.write_geotiff(bands, folder / f"{name}_{region}.tif", names=names)
-    written = [name for name in MEANING if name in next(iter(maps.values()))]
-    for name in set(MEANING) - set(written):  # of an earlier run, so of other networks
-        for region in maps:
-            (folder / f"{name}_{region}.tif").unlink(missing_ok=True)
-    meaning = {name: MEANING[name] for name in written}
-    artefacts.write_json(folder / "maps.json", facts | {"meaning": meaning})
-
-
-def read_maps(study: Study, target: str) -> dict[str, xr.Dataset]:
-    """Read the regions' predictions written by notebook 03."""
-    return {
-        region: datacube.read(prediction_path(study, target, region), notebook="03_fine_tuning")
-        for region in study.regions
-    }
-
-
-def read_facts(study: Study, target: str) -> dict:
-    """Read what is known of the maps: model, split, seed and input checksums."""
-    place = artefacts.require(study.processed / target / "maps" / "maps.json", "03_fine_tuning")
-    return artefacts.read_json(place)

@@ -352,3 +352,10 @@ def test_artefacts_have_the_usual_rights(tmp_path):
     with artefacts.atomic(tmp_path / "made") as fresh:
         fresh.write_text("")
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+
+
+def test_text_is_written_whole_and_alike_everywhere(tmp_path):
+    "UTF-8 with plain line ends, whatever the machine prefers"
+    artefacts.write_text(tmp_path / "style.qml", "0–1\n±\n")
+    assert (tmp_path / "style.qml").read_bytes() == "0–1\n±\n".encode()
+    assert not leftovers(tmp_path)

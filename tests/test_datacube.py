@@ -600,3 +600,14 @@ def test_planes_of_a_cube_become_a_geotiff(cube, tmp_path):
         assert source.descriptions == tuple("abcd") and source.crs.to_epsg() == 32633
         assert source.read(2, masked=True).mask[:, 0].all()
         np.testing.assert_array_equal(source.read(1), COLUMNS)
+
+
+def test_a_geotiff_of_lazy_values_is_refused(tmp_path):
+    "Its overviews would come out empty"
+    with pytest.raises(ValueError, match="map.tif: load the values first"):
+        datacube.write_geotiff(big_planes().chunk(y=100), tmp_path / "map.tif", names=["a", "b"])
+
+
+def test_every_band_of_a_geotiff_has_one_name(tmp_path):
+    with pytest.raises(ValueError, match="map.tif: 3 names for 2 bands"):
+        datacube.write_geotiff(big_planes(8), tmp_path / "map.tif", names=list("abc"))

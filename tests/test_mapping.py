@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import torch
 import xarray as xr
@@ -433,82 +432,3 @@ def test_maps_keep_the_geometry_of_their_cube(windows):
         np.testing.assert_array_equal(made["y"], CUBES[region]["y"])
         assert made["layer"].values.tolist() == ["gravity", "rock=shale"]
         assert made.attrs["region"] == region
-
-
-@pytest.fixture
-def written(tmp_path, windows):
-    study = SimpleNamespace(processed=tmp_path, regions=dict.fromkeys(CUBES))
-    rng = np.random.default_rng(0)
-    maps = mapping.prediction_maps(
-        CUBES,
-        windows,
-        likelihood=rng.random(len(windows)),
-        uncertainty=rng.random(len(windows)),
-        attribution=rng.normal(size=(len(windows), 2)),
-    )
-    mapping.write_prediction(study, "MVT", maps, {"seed": 7, "split": "blocks"})
-    return study, maps
-
-
-def test_maps_that_are_not_made_any_more_are_removed(written):
-    "A spread between members, or an explanation, of other networks than the likelihood"
-    study, maps = written
-    folder = study.processed / "MVT" / "maps"
-    names = ["likelihood", "ensemble_spread"]
-    fewer = {region: made.drop_vars(["attribution"]) for region, made in maps.items()}
-    fewer = {r: m.rename(uncertainty="ensemble_spread") for r, m in fewer.items()}
-    mapping.write_prediction(study, "MVT", fewer, {})
-    found = sorted(path.name for path in folder.glob("*.tif"))
-    assert found == sorted(f"{name}_{region}.tif" for name in names for region in CUBES)
-    meaning = mapping.read_facts(study, "MVT")["meaning"]
-    assert list(meaning) == names and "several seeds" in meaning["ensemble_spread"]
-
-
-def test_predictions_are_read_as_they_were_written(written):
-    "All regions and planes; missing ones name their notebook"
-    study, maps = written
-    found = mapping.read_maps(study, "MVT")
-    assert list(found) == ["west", "east"]
-    for region, made in found.items():
-        for name in ("likelihood", "uncertainty", "attribution"):
-            np.testing.assert_array_equal(made[name], maps[region][name])
-        assert made.rio.crs == maps[region].rio.crs
-    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
-        mapping.read_maps(study, "CD")
-    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
-        mapping.read_facts(study, "CD")
-
-
-@pytest.mark.parametrize(
-    ("name", "bands"),
-    [
-        ("likelihood", ("likelihood",)),
-        ("uncertainty", ("uncertainty",)),
-        ("attribution", ("gravity", "rock=shale")),
-    ],
-)
-def test_a_geotiff_has_named_bands_in_place(written, name, bands):
-    "Cloud-optimized, with CRS, transform and NaN for nodata, values as in the map"
-    study, maps = written
-    for region in CUBES:
-        place = study.processed / "MVT" / "maps" / f"{name}_{region}.tif"
-        with rasterio.open(place) as file:
-            assert file.descriptions == bands
-            assert file.crs == CUBES[region].rio.crs
-            assert file.transform == CUBES[region].rio.transform()
-            assert np.isnan(file.nodata)
-            assert set(file.dtypes) == {"float32"}
-            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-            values = file.read()
-        expected = maps[region][name].values
-        np.testing.assert_array_equal(values, expected.reshape(values.shape))
-
-
-def test_the_json_says_what_the_maps_mean(written):
-    "Facts as given, and for each kind of map a sentence on how to read it"
-    study, maps = written
-    content = mapping.read_facts(study, "MVT")
-    assert content["seed"] == 7 and content["split"] == "blocks"
-    assert set(content["meaning"]) == set(maps["west"].data_vars)
-    assert "even odds" in content["meaning"]["likelihood"]
-    assert "standard deviation" in content["meaning"]["uncertainty"]

@@ -16,7 +16,18 @@ import torch
 import xarray as xr
 from helpers import tiny
 
-from mpm import artefacts, explain, fetch, fine_tuning, mae, mapping, splits, study, training
+from mpm import (
+    artefacts,
+    explain,
+    fetch,
+    fine_tuning,
+    mae,
+    map_files,
+    mapping,
+    splits,
+    study,
+    training,
+)
 from mpm.classifier import Classifier
 from mpm.fine_tuning import FineTuneSettings
 from mpm.folds import Fold
@@ -100,7 +111,7 @@ FAULTS = {
     14: (
         "results of two runs overwrite each other in the working folder; a map is held as text",
         "test_results_of_two_targets_and_regions_lie_apart",
-        "test_mapping::test_predictions_are_read_as_they_were_written",
+        "test_map_files::test_predictions_are_read_as_they_were_written",
     ),
     15: (
         "all regions get the georeference of the last",
@@ -109,7 +120,7 @@ FAULTS = {
     ),
     16: (
         "nodata of a map is not the number it says, and its rim is empty",
-        "test_mapping::test_a_geotiff_has_named_bands_in_place",
+        "test_map_files::test_a_map_is_a_cloud_optimized_geotiff",
         "test_mapping::test_maps_reach_the_edges_of_the_grid",
     ),
     17: (
@@ -288,7 +299,7 @@ def test_results_of_two_targets_and_regions_lie_apart():
     "Below the study's folder of artefacts, not in the working folder"
     demo = study.load("demo")
     places = [
-        mapping.prediction_path(demo, target, region)
+        map_files.prediction_path(demo, target, region)
         for target in ("MVT", "CD")
         for region in ("north", "south")
     ]

@@ -1,0 +1,104 @@
+"""Maps of a cube larger than memory: Dask predicts it tile by tile, on one machine or many."""
+
+import threading
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mpm.classifier import Classifier
+from mpm.mapping import predict
+from mpm.scaling import Scaling, apply_scaling
+from mpm.windows import make_windows, window_centres
+
+# a process predicts one tile at a time: torch has the cores, and memory holds one tile's windows
+_TURN = threading.Lock()
+MAPS = ("likelihood", "uncertainty")
+
+
+def predict_tiled(
+    classifier: Classifier,
+    cube: xr.Dataset,
+    scaling: Scaling,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    batch: int = 0,
+    min_valid: float = 0.25,
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Promise the map of a lazy cube; `datacube.write` computes and stores it tile by tile.
+
+    Every tile is read with half a window of its neighbours around it, so that windows at its edges
+    are those of the whole map. Only as many tiles as there are Dask threads are in memory.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    cube : Dataset
+        Of `datacube.read(path, chunks=...)`: `evidence (layer, y, x)` unscaled, `valid (y, x)`.
+    scaling : Scaling
+        The classifier's own.
+    samples, seed, batch
+        As for `mapping.predict`. All tiles share their dropout masks, as all cells of a map do.
+    min_valid : float
+        As for `windows.make_windows`.
+    device : str
+        Of every worker, e.g. "cpu" or "cuda".
+
+    Returns
+    -------
+    Dataset
+        `likelihood` and `uncertainty (y, x)` float32, Dask arrays, NaN where nothing is predicted;
+        the numbers of `mapping.predict` on the whole region, to rounding.
+
+    Raises
+    ------
+    ValueError
+        If the cube is in memory, or its layers are not those of the scaling.
+    """
+    if cube["evidence"].chunks is None:
+        raise ValueError("the cube is in memory; read it with chunks, or use mapping.predict")
+    window = classifier.encoder.config.window
+    evidence = apply_scaling(cube, scaling)["evidence"].data.rechunk({0: -1})
+    # the layers come last and whole, as one more: what is valid
+    valid = cube["valid"].data.rechunk(evidence.chunks[1:])
+    both = da.concatenate([evidence, valid[None].astype("float32")]).rechunk({0: -1})
+    halo = {0: 0, 1: window // 2, 2: window // 2}
+    tiles = da.overlap.overlap(both, halo, boundary={0: "none", 1: np.nan, 2: np.nan})
+    inner = da.overlap.trim_internal(tiles, halo, boundary={0: "none", 1: np.nan, 2: np.nan})
+    # sent to each worker once
+    model = dask.delayed(classifier, traverse=False)
+    options = {"samples": samples, "seed": seed, "batch": batch, "device": device}
+    planes = tiles.map_blocks(
+        _predict_tile, model=model, min_valid=min_valid, options=options, dtype="float32",
+        chunks=((len(MAPS),), *inner.chunks[1:]), meta=np.empty((0, 0, 0), "float32"),
+    )  # fmt: skip
+    coords = {axis: cube[axis] for axis in "yx"}
+    drawn = {name: (("y", "x"), planes[k]) for k, name in enumerate(MAPS)}
+    result = xr.Dataset(drawn, coords, cube.attrs)
+    return result.rio.write_crs(cube.rio.crs).rio.write_transform(cube.rio.transform())
+
+
+def _predict_tile(
+    tile: np.ndarray, *, model: Classifier, min_valid: float, options: dict
+) -> np.ndarray:
+    """Predict the inner cells of a tile (layer and valid, y, x) with its halo: (2, y, x)."""
+    window = model.encoder.config.window
+    half = window // 2
+    valid = tile[-1] == 1  # NaN beyond the map is not
+    rows, cols = window_centres(valid, window, min_valid=min_valid)
+    inside = np.zeros(valid.shape, bool)
+    inside[half:-half, half:-half] = True
+    found = np.full((len(MAPS), *valid.shape), np.nan, "float32")
+    if inside[rows, cols].any():
+        planes = {"evidence": (("layer", "y", "x"), tile[:-1]), "valid": (("y", "x"), valid)}
+        cube = xr.Dataset(planes, {"layer": np.arange(len(tile) - 1)})
+        windows = make_windows([cube], window, min_valid=min_valid)
+        index = np.flatnonzero(inside[windows.row, windows.col])
+        with _TURN:
+            found[:, windows.row[index], windows.col[index]] = predict(
+                model, windows, index, label="tile", **options
+            )
+    return found[:, half:-half, half:-half]
