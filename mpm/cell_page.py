@@ -7,13 +7,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 
 from mpm import artefacts
 from mpm.cell_facts import alike, nearest, reasons
 from mpm.cell_setting import Setting, contributions, deposit_name, find, open_setting, top_share
 from mpm.explain import describe_cell
-from mpm.plots import DPI, NODATA, house_style, readable, scale_bar, show_map
+from mpm.mapping import MEANING
+from mpm.plots import DPI, NODATA, halo, house_style, readable, scale_bar, show_map
 from mpm.splits import cell_km
 from mpm.study import load
 
@@ -90,8 +92,9 @@ def draw(setting: Setting, centre: int) -> Figure:
     """
     attribution, summed = contributions(setting, np.array([centre]))
     spoken = summed.iloc[0]
-    fig = plt.figure(figsize=(11, 10.6), layout="constrained")
-    upper, middle, lower = fig.subfigures(3, 1, height_ratios=[4.6, 4.1, 1.9])
+    fig = plt.figure(figsize=(11, 11), layout="constrained")
+    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
+    upper, middle, lower = fig.subfigures(3, 1, height_ratios=[4.5, 5.0, 1.5])
     left, right = upper.subfigures(1, 2, width_ratios=[1, 1.25])
     near = nearest(setting, centre)
     _locate(setting, centre, near, left.subplots())
@@ -136,9 +139,9 @@ def _reason(table: pd.DataFrame, ax: Axes) -> None:
     for row, (moved, words) in enumerate(zip(table["contribution"], table["words"], strict=True)):
         color = "#b2182b" if moved > 0 else "#2166ac"  # the ends of RdBu_r, as in the windows
         ax.barh(-row, moved, height=0.38, color=color)
-        ax.text(0.0, -row + 0.28, words, fontsize=8, va="bottom", ha="left",
-                transform=ax.get_yaxis_transform())  # fmt: skip
-    ax.axvline(0, color="0.4", linewidth=0.8)
+        text = ax.text(0, -row + 0.26, words, fontsize=8, transform=ax.get_yaxis_transform())
+        text.set_path_effects(halo("white", 3))
+    ax.axvline(0, color="0.4", linewidth=0.8, zorder=0)
     ax.set(yticks=[], ylim=(0.4 - len(table), 0.8))
     ax.set_xlabel("contribution to the score (logit), compared with typical ground")
     ax.set_title("what speaks for the cell (red) and against it (blue)")
@@ -155,11 +158,13 @@ def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigu
     order = np.argsort(-total, kind="stable")[:SHOWN]
     side = windows.size * cell_km(setting.cubes[setting.region(centre)]) / 2
     extent, top = (-side, side, -side, side), np.abs(attribution[order]).max() or 1.0
+    scale, greys = plt.get_cmap("cividis", 20), ListedColormap(np.linspace(0.5, 1, 8).astype(str))
     axes = fig.subplots(2, len(order), sharex=True, sharey=True, squeeze=False)
     for (above, below), k in zip(axes.T, order, strict=True):
-        ground = above.imshow(evidence[k], cmap="cividis", vmin=-2.5, vmax=2.5, extent=extent)
-        below.imshow(evidence[k], cmap="gray", vmin=-4, vmax=4, extent=extent, alpha=0.6)
-        share = np.clip(np.abs(attribution[k]) / top, 0, 1) ** 0.5
+        ground = above.imshow(evidence[k], cmap=scale, vmin=-2.5, vmax=2.5, extent=extent)
+        below.imshow(evidence[k], cmap=greys, vmin=-4, vmax=4, extent=extent)
+        # in steps: a file keeps 256 colours, and those of mixed ones would be changed
+        share = np.floor(5 * np.sqrt(np.abs(attribution[k]) / top)) / 5
         spoken = below.imshow(
             attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent, alpha=share
         )
@@ -180,18 +185,12 @@ def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigu
 def _tell(fig: SubFigure, near: pd.DataFrame, like: pd.DataFrame) -> None:
     """Write what is known of deposits near to the cell and like it."""
     lines = ["Nearest known deposits"]
-    lines += [
-        f"   {row.name_}, {row.km:.0f} km"
-        for row in near.rename(columns={"name": "name_"}).itertuples()
-    ]
-    fig.text(0.02, 0.98, "\n".join(lines if len(near) else [*lines, "   none in this region"]),
-             va="top", fontsize=9)  # fmt: skip
-    lines = [
-        "Known deposits most alike to the pretrained network (cosine; layers that speak alike)"
-    ]
-    for row in like.itertuples(name=None, index=False):
-        _, region, name, cosine, shared = row
+    pairs = zip(near["name"], near["km"], strict=True)
+    lines += [f"   {name}, {km:.0f} km" for name, km in pairs]
+    fig.text(0.02, 0.98, "\n".join([*lines, *["   none in this region"] * near.empty]), va="top")
+    lines = ["Known deposits on the most similar ground (likeness, 1 at most), and what they share"]
+    for name, region, cosine, shared in like[["name", "region", "cosine", "shared"]].to_numpy():
         text = f"{name} ({readable(region)}), {cosine:.2f}: {shared or 'nothing in common'}"
-        lines += [f"   {line}" for line in textwrap.wrap(text, 88, subsequent_indent="      ")]
-    fig.text(0.32, 0.98, "\n".join(lines if len(like) else [*lines, "   none"]),
-             va="top", fontsize=9)  # fmt: skip
+        lines += [f"   {line}" for line in textwrap.wrap(text, 84, subsequent_indent="      ")]
+    fig.text(0.3, 0.98, "\n".join([*lines, *["   none"] * like.empty]), va="top")
+    fig.text(0.02, 0.02, f"Likelihood: {MEANING['likelihood']}.", fontsize=8, color="0.35")

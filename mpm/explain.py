@@ -111,6 +111,25 @@ def layer_contributions(
     return signed.numpy(), absolute.numpy(), gap.numpy()
 
 
+def evidence_contributions(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    origin: Sequence[str],
+    *,
+    baselines: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """Attribute the logit of windows to evidence layers: signed, (n, evidence layers).
+
+    Parameters as of `integrated_gradients` and `by_evidence`.
+    """
+    signed, _, _ = layer_contributions(
+        classifier, windows, index, baselines=baselines, device=device
+    )
+    return by_evidence(signed, origin)
+
+
 def _walk(
     classifier, windows, index, baselines, steps, batch, device, label
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -255,12 +274,6 @@ def centre_values(
         planes = [cube["evidence"].sel(layer=name).values for cube in cubes.values()]
         columns[name] = windows.take(planes)[index]
     return pd.DataFrame(columns)
-
-
-def rank_agreement(one: pd.Series, other: pd.Series) -> float:
-    """Return Spearman's rank correlation of two importances over the layers they share."""
-    both = pd.concat([one, other], axis=1, join="inner")
-    return float(both.rank().corr().iloc[0, 1])
 
 
 def distance_to_positives(

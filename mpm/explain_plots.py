@@ -22,8 +22,6 @@ from mpm.plots import (
     show_map,
 )
 
-SIDES = ("C0", "C3")  # of bars: against, for
-
 
 def layer_attribution(result: xr.Dataset, name: str, origin: Sequence[str]) -> xr.DataArray:
     """Contribution of one evidence layer (y, x), its planes summed; NaN where not explained."""
@@ -86,53 +84,6 @@ def importance_bars(
         handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in palette.values()]
         axes[-1].legend(handles, palette, title="true role", loc="lower right")
     sns.despine(fig)
-    return fig
-
-
-def window_explanation(
-    values: np.ndarray, attribution: np.ndarray, names: Sequence[str], *, cell_km: float, title: str
-) -> Figure:
-    """Draw layers of one window above their attributions.
-
-    Parameters
-    ----------
-    values, attribution : array (layers, H, W)
-        Standardised evidence (NaN where missing), and contributions to the logit.
-    names : sequence of str
-    cell_km : float
-        Cell size (km).
-    """
-    fig, axes = plt.subplots(
-        2,
-        len(names),
-        figsize=(2.3 * len(names) + 1, 4.8),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
-    side = values.shape[1] * cell_km / 2
-    extent = (-side, side, -side, side)
-    top = np.abs(attribution).max()
-    for k, name in enumerate(names):
-        evidence = axes[0][k].imshow(values[k], cmap="viridis", vmin=-2.5, vmax=2.5, extent=extent)
-        spoken = axes[1][k].imshow(
-            attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent
-        )
-        axes[0][k].set_title(readable(name), fontsize=9)
-        axes[1][k].set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
-        axes[0][k].tick_params(bottom=False)  # the titles below need the room
-        for ax in axes[:, k]:
-            ax.set_facecolor(NODATA)
-            for colour, width in [("white", 3), ("black", 1.2)]:  # seen on any ground
-                ax.plot(0, 0, "+", color=colour, markersize=9, markeredgewidth=width)
-            ax.tick_params(labelsize=7)
-    axes[0][0].set_ylabel("evidence\nkm from centre")
-    axes[1][0].set_ylabel("contribution\nkm from centre")
-    fig.colorbar(evidence, ax=axes[0], label="standard deviations", pad=0.01)
-    fig.colorbar(spoken, ax=axes[1], label="logit a cell", pad=0.01)
-    fig.suptitle(title)
     return fig
 
 

@@ -1,18 +1,12 @@
 """Do explanations hold? Tests that a method can fail, each with an interval over cells."""
 
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import rankdata
-from torch import nn
 
-from mpm.classifier import Classifier
 from mpm.shapley import Game
-from mpm.windows import Windows
 
 # Test, in the order of the table: what its value must be to hold, and what it says.
 LIMITS = {
@@ -69,7 +63,7 @@ def mean_interval(values: np.ndarray, *, seed: int) -> tuple[float, float, float
 
 
 def removal_curves(
-    game: Game, values: np.ndarray, *, seed: int, draws: int = 3
+    game: Game, values: np.ndarray, *, seed: int, draws: int = 1
 ) -> dict[str, np.ndarray]:
     """Take players away, or bring them in, in the order of their contributions.
 
@@ -110,6 +104,16 @@ def _steps(order: np.ndarray) -> np.ndarray:
     """Who is known after 0, 1 ... all players came in an order: (players + 1, players) bool."""
     rank = np.argsort(order)
     return rank < np.arange(len(order) + 1)[:, None]
+
+
+def patch_sums(attribution: np.ndarray, patch: int) -> np.ndarray:
+    """Sum attributions over all layers of square patches, row by row.
+
+    (n, layers, size, size) -> (n, patches).
+    """
+    n, _, size, _ = attribution.shape
+    tiles = attribution.sum(axis=1).reshape(n, size // patch, patch, size // patch, patch)
+    return tiles.sum(axis=(2, 4)).reshape(n, -1)
 
 
 def areas(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -178,61 +182,6 @@ def agreement(
     return pd.DataFrame(rows, columns=["method", "other", "value", "low", "high"])
 
 
-def randomised(classifier: Classifier, *, seed: int) -> Iterator[tuple[str, Classifier]]:
-    """Yield networks of which more and more layers' weights are shuffled, from the top.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Not changed.
-    seed : int
-
-    Yields
-    ------
-    str, Classifier
-        Which part was shuffled last, and a network of its own. Every weight tensor keeps its
-        values, in another order; the temperature stays.
-
-    Source: Adebayo et al. 2018, arXiv:1810.03292, section 3.1 (cascading randomisation).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    model = deepcopy(classifier)
-    encoder = model.encoder
-    stages = {"head": [model.linear], "last norm": [encoder.norm]}
-    for number, block in reversed(list(enumerate(encoder.blocks, start=1))):
-        stages[f"block {number}"] = [block]
-    stages["patches"] = [encoder.values, encoder.missing]
-    for name, parts in stages.items():
-        for weight in (weight for part in parts for weight in part.parameters()):
-            _shuffle(weight, generator)
-        if name == "patches":
-            _shuffle(encoder.position, generator)
-        yield name, deepcopy(model)
-
-
-@torch.no_grad()
-def _shuffle(weight: nn.Parameter, generator: torch.Generator) -> None:
-    order = torch.randperm(weight.numel(), generator=generator)
-    weight.copy_(weight.flatten()[order].view_as(weight))
-
-
-def noisy(windows: Windows, binary: np.ndarray, *, scale: float, seed: int) -> Windows:
-    """Add normal noise to observed evidence, but not to layers of zeros and ones.
-
-    Parameters
-    ----------
-    windows : Windows
-    binary : array (layers,) of bool
-    scale : float
-        Standard deviation, of a standardised layer's.
-    seed : int
-    """
-    generator = torch.Generator().manual_seed(seed)
-    noise = scale * torch.randn(windows.canvas.shape, generator=generator)
-    moved = windows.seen & ~torch.as_tensor(np.asarray(binary, bool))[:, None, None]
-    return replace(windows, canvas=windows.canvas + noise.where(moved, 0.0))
-
-
 def causal_auc(
     values: pd.DataFrame, roles: Mapping[str, str], *, seed: int
 ) -> tuple[float, float, float]:
@@ -258,7 +207,7 @@ def causal_auc(
 
 
 def verdicts(rows: list[tuple[str, str, tuple[float, float, float]]]) -> pd.DataFrame:
-    """Say which methods pass which tests.
+    """Say which methods pass which tests, in the order of `LIMITS`.
 
     Parameters
     ----------
@@ -283,4 +232,6 @@ def verdicts(rows: list[tuple[str, str, tuple[float, float, float]]]) -> pd.Data
         verdict = "holds" if right else "fails" if wrong else "unclear"
         table.append((method, test, value, low, high, f"{side} {limit:g}", verdict))
     columns = ["method", "test", "value", "low", "high", "needed", "verdict"]
+    order = list(LIMITS)
+    table.sort(key=lambda row: order.index(row[1].partition(",")[0]))
     return pd.DataFrame(table, columns=columns)

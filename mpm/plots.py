@@ -142,7 +142,7 @@ def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label
         markeredgecolor=color,
         markeredgewidth=0.7,
         label=label or None,
-        path_effects=_halo("white", 1.4),
+        path_effects=halo("white", 1.4),
     )
 
 
@@ -539,7 +539,7 @@ def note_crs(layer: xr.DataArray, ax: Axes) -> None:
     """Write the authority's code of a map's projection into its corner."""
     name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
     note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
-    note.set_path_effects(_halo("white", 1.5))
+    note.set_path_effects(halo("white", 1.5))
 
 
 def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
@@ -554,7 +554,7 @@ def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
     ax.add_artist(bar)
 
 
-def _halo(color: str, linewidth: float) -> list[withStroke]:
+def halo(color: str, linewidth: float) -> list[withStroke]:
     """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
     return [withStroke(linewidth=linewidth, foreground=color)]
 

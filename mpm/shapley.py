@@ -201,5 +201,31 @@ def shapley_values(
     return pd.DataFrame(rows, columns=list(players)), gap
 
 
+def network_shapley(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    background: np.ndarray,
+    owner: Sequence[str],
+    *,
+    permutations: int = 3,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Share the logit of windows among evidence layers, or groups of them.
+
+    Parameters as of `layer_game`, but for the device where the network runs, and returned as by
+    `shapley_values`.
+    """
+    game = layer_game(
+        classifier.to(device), windows.to(device), np.asarray(index), background, owner
+    )
+    found = shapley_values(
+        game, len(index), players_of(owner)[0], permutations=permutations, seed=seed
+    )
+    classifier.cpu()
+    return found
+
+
 def _scored(game: Game, cell: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda rows: game(cell, rows > 0.5)
