@@ -8,7 +8,7 @@ import pyproj
 import torch
 import xarray as xr
 
-from mpm import datacube, explain, mapping, training
+from mpm import datacube, deposits, explain, mapping, training
 from mpm.classifier import Classifier, classifier_path, load_classifier
 from mpm.encoder import Encoder
 from mpm.folds import Fold, labels, open_fold, read_settings
@@ -144,10 +144,10 @@ def find(setting: Setting, longitude: float, latitude: float) -> int:
     windows, bounds = setting.fold.windows, []
     for number, (region, cube) in enumerate(setting.cubes.items()):
         there = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
-        column, row = ~cube.rio.transform() * there.transform(longitude, latitude)
-        if 0 <= row < cube.sizes["y"] and 0 <= column < cube.sizes["x"]:
-            here = (windows.region == number) & (windows.row == int(row))
-            found = np.flatnonzero(here & (windows.col == int(column)))
+        x, y = there.transform(longitude, latitude)
+        for cell in deposits.locate(pd.DataFrame({"x": [x], "y": [y]}), cube["valid"]).itertuples():
+            here = (windows.region == number) & (windows.row == cell.row)
+            found = np.flatnonzero(here & (windows.col == cell.col))
             if len(found):
                 return int(found[0])
             raise ValueError(
