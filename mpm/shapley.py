@@ -17,7 +17,7 @@ from mpm.windows import Windows
 # number of a cell, known players (m, players) bool -> mean scores (m,) float64
 Game = Callable[[int, np.ndarray], np.ndarray]
 EXACT = 8  # players up to which all coalitions are scored
-AT_ONCE = 256  # windows a pass
+AT_ONCE = 128  # windows a pass
 
 
 def tree_shap(model, features: np.ndarray) -> np.ndarray:
