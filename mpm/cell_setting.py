@@ -141,7 +141,7 @@ def find(setting: Setting, longitude: float, latitude: float) -> int:
         If the place lies outside every region (the message gives their bounds), or on a cell
         without a prediction: not valid, or with too little evidence around.
     """
-    windows, bounds = setting.fold.windows, []
+    windows, bounds, bare = setting.fold.windows, [], None
     for number, (region, cube) in enumerate(setting.cubes.items()):
         there = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
         x, y = there.transform(longitude, latitude)
@@ -150,13 +150,15 @@ def find(setting: Setting, longitude: float, latitude: float) -> int:
             found = np.flatnonzero(here & (windows.col == cell.col))
             if len(found):
                 return int(found[0])
-            raise ValueError(
-                f"{longitude:g}, {latitude:g} lies in {region}, but on ground without a "
-                "prediction (water, outside the study area or too little evidence); take a place "
-                "that the likelihood map colours"
-            )
+            bare = region
         box = there.transform_bounds(*cube.rio.bounds(), direction="INVERSE")
         bounds.append(f"{region} {box[0]:.1f} to {box[2]:.1f} E, {box[1]:.1f} to {box[3]:.1f} N")
+    if bare:
+        raise ValueError(
+            f"{longitude:g}, {latitude:g} lies in {bare}, but on ground without a prediction "
+            "(water, outside the study area or too little evidence); take a place that the "
+            "likelihood map colours"
+        )
     raise ValueError(
         f"longitude {longitude:g}, latitude {latitude:g} lies outside every region of study "
         f"{setting.study.name!r}: {'; '.join(bounds)} (west is negative)"

@@ -80,7 +80,8 @@ def removal_curves(
     -------
     dict of array (n, players + 1)
         "deletion", "insertion", "deletion at random", "insertion at random": scores as a share of
-        the way from none of the players known (0) to all of them (1).
+        the way from none of the players known (0) to all of them (1); NaN for a cell that scores
+        as the background does.
 
     Source: Petsiuk et al. 2018, arXiv:1806.07421, section 3.3, with background in place of grey.
     """
@@ -93,7 +94,7 @@ def removal_curves(
         known = np.concatenate([_steps(order) for order in orders])  # of insertion
         scores = game(cell, np.concatenate([known, ~known])).reshape(2, 1 + draws, count + 1)
         none, whole = scores[0, 0, [0, -1]]
-        scores = (scores - none) / (whole - none)
+        scores = (scores - none) / (whole - none if whole != none else np.nan)
         for k, way in enumerate(("insertion", "deletion")):
             curves[way][cell] = scores[k, 0]
             curves[f"{way} at random"][cell] = scores[k, 1:].mean(axis=0)

@@ -26,10 +26,10 @@ def removal_figure(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     for ax, (title, each) in zip(axes, curves.items(), strict=True):
         for way, color in colors.items():
             steps = np.linspace(0, 100, each[way].shape[1])
-            low, high = np.percentile(each[way], [25, 75], axis=0)
+            low, high = np.nanpercentile(each[way], [25, 75], axis=0)
             ax.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-            ax.plot(steps, each[way].mean(axis=0), color=color, label=way)
-            at_random = each[f"{way} at random"].mean(axis=0)
+            ax.plot(steps, np.nanmean(each[way], axis=0), color=color, label=way)
+            at_random = np.nanmean(each[f"{way} at random"], axis=0)
             ax.plot(steps, at_random, color=color, linestyle=":", label=f"{way} at random")
         for level in (0, 1):
             ax.axhline(level, color="0.8", linewidth=0.8, zorder=0)

@@ -20,6 +20,14 @@ def test_curves_by_hand():
     assert curves["deletion"][1].tolist() == [1, 0.5, pytest.approx(1 / 6), 0]
 
 
+def test_a_cell_that_scores_as_background_has_no_curve():
+    "NaN, which averages leave out, and no division by zero"
+    curves = faithfulness.removal_curves(additive, np.array([[1.0, 2.0, 3.0]]) * 0, seed=0)
+    assert not np.isnan(curves["deletion"]).any()
+    curves = faithfulness.removal_curves(lambda cell, known: 0 * known.sum(1), WEIGHTS, seed=0)
+    assert np.isnan(curves["deletion"]).all()
+
+
 def test_a_good_order_beats_a_random_one_and_a_bad_one_does_not():
     "Areas are positive for the true weights, negative for their opposite"
     rng = np.random.default_rng(0)
