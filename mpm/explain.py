@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from mpm.classifier import Classifier
-from mpm.memory import enough_memory
+from mpm.memory import enough_memory, give_memory_back
 from mpm.splits import cell_km
 from mpm.windows import Windows
 
@@ -134,6 +134,7 @@ def _walk(
     classifier, windows, index, baselines, steps, batch, device, label
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield which windows, their attributions (n, layers, size, size) and gaps (n,), by batch."""
+    give_memory_back()  # else a notebook grows with every explanation
     classifier, windows = classifier.to(device).eval(), windows.to(device)
     if baselines is None:
         baselines = torch.zeros(1, windows.layers, windows.size, windows.size)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from mpm.classifier import Classifier
+from mpm.memory import give_memory_back
 from mpm.windows import Windows
 
 # number of a cell, known players (m, players) bool -> mean scores (m,) float64
@@ -217,6 +218,7 @@ def network_shapley(
     Parameters as of `layer_game`, but for the device where the network runs, and returned as by
     `shapley_values`.
     """
+    give_memory_back()
     game = layer_game(
         classifier.to(device), windows.to(device), np.asarray(index), background, owner
     )
