@@ -79,12 +79,15 @@ def _parser() -> argparse.ArgumentParser:
         "compare", help="compare pretext tasks, inputs and heads on a study, for data/comparisons"
     )
     compare.set_defaults(command=_compare)
-    for command in (check, fetch, pretrain, compare):
+    explain = commands.add_parser("explain", help="draw one page that explains a place")
+    explain.set_defaults(command=_explain)
+    for command in (check, fetch, pretrain, compare, explain):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_pretrain_options(pretrain)
     _add_compare_options(compare)
+    _add_explain_options(explain)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
@@ -127,6 +130,22 @@ def _add_compare_options(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--control", default="random network", help="the variant that others are compared with"
     )
+
+
+def _add_explain_options(explain: argparse.ArgumentParser) -> None:
+    explain.add_argument(
+        "--at",
+        nargs=2,
+        type=float,
+        required=True,
+        metavar=("LON", "LAT"),
+        help="place in degrees, WGS 84; west and south are negative",
+    )
+    explain.add_argument("--target", help="what was predicted; the study's first by default")
+    explain.add_argument(
+        "--out", metavar="FILE.png", type=Path, help="by default in the study's figures"
+    )
+    explain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
 
 def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
@@ -191,6 +210,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     print(f"{setup.name}: {len(made)} rows in data/comparisons/{setup.name}.csv")
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from mpm import cell_page
+
+    longitude, latitude = arguments.at
+    options = {"target": arguments.target, "out": arguments.out, "device": arguments.device}
+    place = cell_page.write(arguments.study, longitude, latitude, **options)
+    print(f"explained in {_short(place)}")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Why this cell? Contributions of evidence layers to a prediction."""
+"""Why this cell? Contributions of evidence layers to a prediction, by Integrated Gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,16 @@ import torch
 import xarray as xr
 from captum.attr import IntegratedGradients
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from mpm.classifier import Classifier
+from mpm.memory import enough_memory, give_memory_back
 from mpm.splits import cell_km
 from mpm.windows import Windows
+
+TOLERANCE = 0.01  # how far contributions may miss the score, as a share of it
+SMALLEST = 1e-3  # a change of the logit that counts as none
+AT_ONCE = 64  # windows of which the gradient is taken at a time: memory does not grow with steps
 
 
 def integrated_gradients(
@@ -20,15 +26,18 @@ def integrated_gradients(
     windows: Windows,
     index: np.ndarray,
     *,
-    baseline: torch.Tensor | None = None,
-    steps: int = 32,
-    batch: int = 8,
+    baselines: Tensor | None = None,
+    steps: int = 8,
+    most_steps: int = 1024,
+    batch: int = 16,
     device: torch.device | str = "cpu",
     label: str = "explaining",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Attribute the logit of windows to their cells and layers.
 
-    The logit is explained, not the probability, whose gradient vanishes near 0 and 1.
+    The logit is explained, not the probability, whose gradient vanishes near 0 and 1. Paths whose
+    contributions miss the change of the logit by 1 % or more are walked again with twice as many
+    points, until they do not or `most_steps` are reached; all others cost no more for them.
 
     Parameters
     ----------
@@ -36,12 +45,13 @@ def integrated_gradients(
     windows : Windows
     index : array (n,) of int
         Centres to explain.
-    baseline : Tensor (layers, size, size), optional
-        What the window is compared with; by default the training mean of every layer, 0.
-    steps : int
-        Points along the path from the baseline to the window.
+    baselines : Tensor (k, layers, size, size), optional
+        What a window is compared with; contributions are the mean over them. By default one window
+        of the training mean of every layer, 0, in which no class of any one-hot layer is present.
+    steps, most_steps : int
+        Points along a path from a baseline to the window, at first and at most.
     batch : int
-        Windows at a time; the gradient is taken of 8 x batch of them.
+        Windows at a time.
     device : device
     label : str
         Name of the progress bar.
@@ -49,45 +59,128 @@ def integrated_gradients(
     Returns
     -------
     attribution : array (n, layers, size, size)
-        float32; sums over a window to the logit less that of the baseline.
+        float32; sums over a window to the logit less the mean logit of the baselines.
     gap : array (n,)
-        Distance of that sum from the difference of the logits, as a share of it: 0 if exact.
+        Distance of the sums from the differences of the logits, averaged over the paths without
+        regard to its sign, as a share of the mean difference: 0 if exact.
+
+    Raises
+    ------
+    MemoryError
+        If a batch does not fit.
 
     Source: Sundararajan et al. 2017, arXiv:1703.01365, equation 1 and proposition 1.
     """
-    classifier = classifier.to(device).eval()
-    windows = windows.to(device)
-    method = IntegratedGradients(classifier)
     # filled, not collected in lists: small tensors between large ones scatter memory
     found = torch.empty(len(index), windows.layers, windows.size, windows.size)
     gap = torch.empty(len(index))
-    for k, (values, observed) in enumerate(windows.batches(index, batch, label=label)):
-        origin = torch.zeros_like(values[:1]) if baseline is None else baseline.to(values)[None]
-        origin = origin.expand_as(values).where(observed, 0.0)  # a missing cell explains nothing
-        attribution = method.attribute(
-            values,
-            origin,
-            additional_forward_args=(observed,),
-            n_steps=steps,
-            internal_batch_size=batch * 8,
-        )
-        with torch.no_grad():
-            change = classifier(values, observed) - classifier(origin, observed)
-        away = (attribution.flatten(1).sum(dim=1) - change).abs()
-        here = slice(k * batch, (k + 1) * batch)
-        found[here], gap[here] = attribution.detach(), away.detach() / change.abs().clamp(min=1e-3)
-    classifier.cpu()
+    walked = _walk(classifier, windows, index, baselines, (steps, most_steps), batch, device, label)
+    for here, part, missed in walked:
+        found[here], gap[here] = part, missed
     return found.numpy(), gap.numpy()
 
 
+def layer_contributions(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    *,
+    baselines: Tensor | None = None,
+    steps: int = 8,
+    most_steps: int = 1024,
+    batch: int = 16,
+    device: torch.device | str = "cpu",
+    label: str = "explaining",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attribute the logit of windows to layers, in memory that does not grow with a window's size.
+
+    Parameters and errors as of `integrated_gradients`.
+
+    Returns
+    -------
+    signed, absolute : array (n, layers)
+        Of `by_layer`, float32.
+    gap : array (n,)
+    """
+    signed, absolute = torch.empty(2, len(index), windows.layers)
+    gap = torch.empty(len(index))
+    walked = _walk(classifier, windows, index, baselines, (steps, most_steps), batch, device, label)
+    for here, part, missed in walked:
+        signed[here], absolute[here] = part.sum(dim=(2, 3)), part.abs().sum(dim=(2, 3))
+        gap[here] = missed
+    return signed.numpy(), absolute.numpy(), gap.numpy()
+
+
+def evidence_contributions(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    origin: Sequence[str],
+    *,
+    baselines: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """Attribute the logit of windows to evidence layers: signed, (n, evidence layers).
+
+    Parameters as of `integrated_gradients` and `by_evidence`.
+    """
+    signed, _, _ = layer_contributions(
+        classifier, windows, index, baselines=baselines, device=device
+    )
+    return by_evidence(signed, origin)
+
+
+def _walk(
+    classifier, windows, index, baselines, steps, batch, device, label
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield which windows, their attributions (n, layers, size, size) and gaps (n,), by batch."""
+    give_memory_back()  # else a notebook grows with every explanation
+    classifier, windows = classifier.to(device).eval(), windows.to(device)
+    if baselines is None:
+        baselines = torch.zeros(1, windows.layers, windows.size, windows.size)
+    with enough_memory("Integrated Gradients", windows, batch):
+        for k, (values, observed) in enumerate(windows.batches(index, batch, label=label)):
+            # a missing cell explains nothing
+            origins = [start.to(values).expand_as(values).where(observed, 0) for start in baselines]
+            with torch.no_grad():
+                logit = classifier(values, observed)
+                changes = torch.stack([logit - classifier(start, observed) for start in origins])
+            whole = changes.mean(dim=0).abs().clamp(min=SMALLEST)
+            found, missed = torch.zeros_like(values), torch.zeros_like(whole)
+            for start, change in zip(origins, changes, strict=True):
+                path = (classifier, values, observed, start)
+                part, error = _integrate(*path, change, TOLERANCE * whole, *steps)
+                found += part / len(origins)
+                missed += error / len(origins)
+            yield slice(k * batch, k * batch + len(values)), found.cpu(), (missed / whole).cpu()
+    classifier.cpu()
+
+
+def _integrate(classifier, values, observed, start, change, allowed, steps, most) -> tuple:
+    """Attributions (n, layers, size, size) of one path a window, and what they miss (n,)."""
+    method = IntegratedGradients(classifier)
+    found, error = torch.empty_like(values), torch.full_like(change, torch.inf)
+    while steps <= most and (left := (error >= allowed).nonzero().squeeze(1)).numel():
+        part = method.attribute(
+            values[left],
+            start[left],
+            additional_forward_args=(observed[left],),
+            n_steps=steps,
+            internal_batch_size=max(AT_ONCE, len(left)),
+        ).detach()
+        found[left], error[left] = part, (part.flatten(1).sum(dim=1) - change[left]).abs()
+        steps *= 2
+    return found, error
+
+
 @torch.no_grad()
-def typical_windows(
+def typical_cells(
     classifier: Classifier, windows: Windows, index: np.ndarray, *, count: int, seed: int
-) -> torch.Tensor:
-    """Choose real background windows to compare a prediction with.
+) -> np.ndarray:
+    """Choose real background cells to compare a prediction with.
 
     A window of layer means is no ground the network has seen, and may score high. These are the
-    windows whose logit lies nearest to the background's median.
+    cells whose logit lies nearest to the background's median.
 
     Parameters
     ----------
@@ -102,14 +195,31 @@ def typical_windows(
 
     Returns
     -------
-    Tensor (count, layers, size, size)
-        float32, 0 where missing.
+    array (count,) of int
+        Members of `index`, the most typical first.
     """
     rng = np.random.default_rng(seed)
     some = np.sort(rng.choice(index, min(2000, len(index)), replace=False))
     logits = torch.cat([classifier.eval()(*part) for part in windows.batches(some, 256)])
     nearest = (logits - logits.median()).abs().argsort(stable=True)[:count]
-    return windows.gather(some[nearest.numpy()])[0]
+    return some[nearest.numpy()]
+
+
+def mean_window(windows: Windows, index: np.ndarray) -> Tensor:
+    """Average windows over the cells that are observed: (layers, size, size), 0 where none is.
+
+    Parameters
+    ----------
+    windows : Windows
+    index : array (n,) of int
+        Centres, e.g. likely negatives.
+    """
+    total = torch.zeros(windows.layers, windows.size, windows.size, dtype=torch.float64)
+    seen = torch.zeros_like(total)
+    for values, observed in windows.batches(index, 256):  # 0 where missing
+        total += values.sum(dim=0, dtype=torch.float64).cpu()
+        seen += observed.sum(dim=0).cpu()
+    return (total / seen.clamp(min=1)).float()
 
 
 def by_layer(attribution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,57 +230,51 @@ def by_layer(attribution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return attribution.sum(axis=(2, 3)), np.abs(attribution).sum(axis=(2, 3))
 
 
-def tree_shap(model, features: np.ndarray) -> np.ndarray:
-    """Return SHAP values of a fitted tree model for the positive class: (n, layers).
-
-    They are parts of the log odds in gradient boosting, of the probability in a forest.
-
-    Parameters
-    ----------
-    model : HistGradientBoostingClassifier or RandomForestClassifier
-        Fitted.
-    features : array (n, layers)
-        NaN where missing.
-
-    Raises
-    ------
-    ValueError
-        If the values do not have one number a cell and layer.
-
-    Source: Lundberg et al. 2020, doi:10.1038/s42256-019-0138-9 (TreeExplainer).
-    """
-    import shap  # slow to import, and needed here only
-
-    values = np.asarray(shap.TreeExplainer(model).shap_values(features))
-    if values.ndim == 3:  # (n, layers, classes)
-        values = values[:, :, 1]
-    if values.shape != features.shape:
-        raise ValueError(f"SHAP values have shape {values.shape}, features {features.shape}")
-    return values
-
-
-def importance(values: np.ndarray, layers: Sequence[str], origin: Sequence[str]) -> pd.Series:
-    """Mean absolute contribution of each evidence layer, its one-hot planes summed first.
+def by_evidence(values: np.ndarray, origin: Sequence[str]) -> pd.DataFrame:
+    """Sum the contributions of planes (n, planes) of one evidence layer, e.g. of all its classes.
 
     Parameters
     ----------
     values : array (n, planes)
-    layers, origin : sequence of str
-        Plane names, and the evidence layer each belongs to.
+    origin : sequence of str
+        Evidence layer that each plane belongs to.
 
     Returns
     -------
-    Series
-        By evidence layer, largest first.
+    DataFrame (n, evidence layers)
+        In the order of their first planes.
     """
-    summed = pd.DataFrame(values, columns=list(layers)).T.groupby(list(origin), sort=False).sum().T
-    return summed.abs().mean().sort_values(ascending=False)
+    return pd.DataFrame(values.T).groupby(np.asarray(origin), sort=False).sum().T
 
 
-def rank_agreement(one: pd.Series, other: pd.Series) -> float:
-    """Return Spearman's rank correlation of two importances over the layers they share."""
-    both = pd.concat([one, other], axis=1, join="inner")
-    return float(both.rank().corr().iloc[0, 1])
+def importance(values: pd.DataFrame) -> pd.Series:
+    """Mean absolute contribution of each column of contributions (n, layers), largest first."""
+    return values.abs().mean().sort_values(ascending=False, kind="stable")
+
+
+def centre_values(
+    cubes: Mapping[str, xr.Dataset], windows: Windows, index: np.ndarray
+) -> pd.DataFrame:
+    """Read evidence at centres in its own units.
+
+    Parameters
+    ----------
+    cubes : mapping of Dataset
+        By region, unscaled, in the order of the windows.
+    windows : Windows
+    index : array (n,) of int
+
+    Returns
+    -------
+    DataFrame (n, planes)
+        NaN where missing.
+    """
+    names = next(iter(cubes.values()))["layer"].values.tolist()
+    columns = {}
+    for name in names:  # one at a time: a lazy cube may be larger than memory
+        planes = [cube["evidence"].sel(layer=name).values for cube in cubes.values()]
+        columns[name] = windows.take(planes)[index]
+    return pd.DataFrame(columns)
 
 
 def distance_to_positives(

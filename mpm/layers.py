@@ -1,12 +1,14 @@
 """One evidence layer of a study file: which file, what it holds, and how it is to be read."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import pyproj
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Kind = Literal["continuous", "categorical", "fraction", "distance", "density", "points", "derived"]
 Derivation = Literal["hgm", "slope", "worms", "highpass", "vertical"]
+MineralSystem = Literal["source", "pathway", "trap", "preservation"]
+SYSTEM = get_args(MineralSystem)
 
 # What else a layer of each kind may say; name, group, units, file, why and source all may.
 _FITS = {
@@ -19,7 +21,7 @@ _FITS = {
     "derived": {"derive", "of", "reach"},
 }
 _NEEDS = {"density": ("reach",), "points": ("column", "reach"), "derived": ("derive", "of")}
-_ALWAYS = {"name", "group", "kind", "units", "file", "why", "source", "licence"}
+_ALWAYS = {"name", "group", "kind", "units", "file", "why", "source", "licence", "mineral_system"}
 _UNITS = {"hgm": "{}/km", "slope": "m/m", "worms": "m", "highpass": "{}", "vertical": "{}/km"}
 
 
@@ -84,6 +86,10 @@ class Layer(Strict):
         Who made it, with a DOI or address.
     licence : str
         Of the file; by default the study's, or that of `data/registry.csv`.
+    mineral_system : {"source", "pathway", "trap", "preservation"}, optional
+        What of a mineral system it shows: where metal, brine or energy comes from; what led the
+        fluid; what made it drop its metal; whether ore was kept and can be found. Methods never
+        see it: explanations are compared with it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
@@ -108,6 +114,7 @@ class Layer(Strict):
     why: str = ""
     source: str = ""
     licence: str = ""
+    mineral_system: MineralSystem | None = None
 
     @model_validator(mode="before")
     @classmethod

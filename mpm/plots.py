@@ -1,4 +1,4 @@
-"""Figures: style, saving, maps and their parts, baselines and explanations."""
+"""Figures: style, saving, maps and their parts, baselines."""
 
 import io
 import textwrap
@@ -133,7 +133,7 @@ def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label
         markeredgecolor=color,
         markeredgewidth=0.7,
         label=label or None,
-        path_effects=_halo("white", 1.4),
+        path_effects=halo("white", 1.4),
     )
 
 
@@ -340,43 +340,6 @@ def held_out_maps(
     return fig
 
 
-def layer_attribution(result: xr.Dataset, name: str, origin: Sequence[str]) -> xr.DataArray:
-    """Contribution of one evidence layer (y, x), its planes summed; NaN where not explained."""
-    planes = [k for k, of in enumerate(origin) if of == name]
-    return result["attribution"].isel(layer=planes).sum("layer", min_count=1)
-
-
-def attribution_maps(
-    maps: Mapping[str, xr.Dataset], names: Sequence[str], origin: Sequence[str]
-) -> Figure:
-    """Draw contributions of some evidence layers, layers across and regions down.
-
-    Parameters
-    ----------
-    maps : mapping
-        Region to a dataset with `attribution (layer, y, x)` in logits.
-    names : sequence of str
-        Evidence layers; the planes of a layer of classes are summed.
-    origin : sequence of str
-        Evidence layer of each plane.
-    """
-    planes = {
-        (region, name): layer_attribution(result, name, origin)
-        for region, result in maps.items()
-        for name in names
-    }
-    top = max(float(np.nanpercentile(np.abs(plane), 98)) for plane in planes.values())
-    fig, axes = grid(len(maps), len(names), (4.2, 4), beside=0.8)
-    for ax, ((region, name), plane) in zip(axes.flat, planes.items(), strict=True):
-        title = f"{region}: {readable(name)}"
-        show_map(plane, ax, label="", title=title, limits=(-top, top), bar=False, cmap="RdBu_r")
-        _show_ground(maps[region], ax)
-    fig.colorbar(
-        axes[0][0].images[0], ax=list(axes.flat), label="contribution to the logit", shrink=0.7
-    )
-    return fig
-
-
 def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
     """Draw the contrast of each layer's binary pattern with its standard error."""
     rows = table.sort_values("studentised")
@@ -390,80 +353,6 @@ def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
     ax.set_yticks(range(len(rows)), [readable(name) for name in rows["layer"]], fontsize=8)
     ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: |C / s(C)| below {minimum})")
     sns.despine(fig)
-    return fig
-
-
-def importance_bars(
-    importances: Mapping[str, pd.Series], *, roles: Mapping[str, str] | None = None
-) -> Figure:
-    """Draw mean absolute contributions by layer, a panel a method, in one order.
-
-    Parameters
-    ----------
-    importances : mapping
-        Method to importance by evidence layer; drawn as shares of the sum.
-    roles : mapping, optional
-        Layer to "causal", "proxy" or "distractor", where the truth is known; colours the bars.
-    """
-    shares = pd.DataFrame({name: values / values.sum() for name, values in importances.items()})
-    shares = shares.loc[shares.mean(axis=1).sort_values().index]
-    palette = {"causal": "C2", "proxy": "C1", "distractor": "0.6"}
-    fig, axes = panels(len(importances), size=(4.5, 0.26 * len(shares) + 1.2), sharey=True)
-    for ax, name in zip(axes, shares, strict=True):
-        colors = [palette[roles[layer]] if roles else "C0" for layer in shares.index]
-        ax.barh([readable(layer) for layer in shares.index], 100 * shares[name], color=colors)
-        ax.set(xlabel="share of all contributions (%)", title=name)
-    if roles:
-        handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in palette.values()]
-        axes[-1].legend(handles, palette, title="true role", loc="lower right")
-    sns.despine(fig)
-    return fig
-
-
-def window_explanation(
-    values: np.ndarray, attribution: np.ndarray, names: Sequence[str], *, cell_km: float, title: str
-) -> Figure:
-    """Draw layers of one window above their attributions.
-
-    Parameters
-    ----------
-    values, attribution : array (layers, H, W)
-        Standardised evidence (NaN where missing), and contributions to the logit.
-    names : sequence of str
-    cell_km : float
-        Cell size (km).
-    """
-    fig, axes = plt.subplots(
-        2,
-        len(names),
-        figsize=(2.3 * len(names) + 1, 4.8),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
-    side = values.shape[1] * cell_km / 2
-    extent = (-side, side, -side, side)
-    top = np.abs(attribution).max()
-    for k, name in enumerate(names):
-        evidence = axes[0][k].imshow(values[k], cmap="viridis", vmin=-2.5, vmax=2.5, extent=extent)
-        spoken = axes[1][k].imshow(
-            attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent
-        )
-        axes[0][k].set_title(readable(name), fontsize=9)
-        axes[1][k].set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
-        axes[0][k].tick_params(bottom=False)  # the titles below need the room
-        for ax in axes[:, k]:
-            ax.set_facecolor(NODATA)
-            for colour, width in [("white", 3), ("black", 1.2)]:  # seen on any ground
-                ax.plot(0, 0, "+", color=colour, markersize=9, markeredgewidth=width)
-            ax.tick_params(labelsize=7)
-    axes[0][0].set_ylabel("evidence\nkm from centre")
-    axes[1][0].set_ylabel("contribution\nkm from centre")
-    fig.colorbar(evidence, ax=axes[0], label="standard deviations", pad=0.01)
-    fig.colorbar(spoken, ax=axes[1], label="logit a cell", pad=0.01)
-    fig.suptitle(title)
     return fig
 
 
@@ -505,7 +394,7 @@ def overview(
         limits=(-top, top),
         title=attribution_label,
     )
-    _show_ground(result, axes[2])
+    show_ground(result, axes[2])
     scale_bar(axes[0], cube)
     right.suptitle("likelihood (circles: known deposits), uncertainty, explanation")
     return fig
@@ -563,7 +452,7 @@ def note_crs(layer: xr.DataArray, ax: Axes) -> None:
     """Write the authority's code of a map's projection into its corner."""
     name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
     note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
-    note.set_path_effects(_halo("white", 1.5))
+    note.set_path_effects(halo("white", 1.5))
 
 
 def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
@@ -578,17 +467,6 @@ def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
     ax.add_artist(bar)
 
 
-def _halo(color: str, linewidth: float) -> list[withStroke]:
-    """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
-    return [withStroke(linewidth=linewidth, foreground=color)]
-
-
-def _show_ground(result: xr.Dataset, ax: Axes) -> None:
-    """Show in white, beneath a map, where there is a prediction that was not explained."""
-    ground = np.where(result["likelihood"].notnull(), 1.0, np.nan)
-    ax.imshow(ground, extent=extent_km(result), cmap="gray", vmin=0, vmax=1, zorder=-1)
-
-
 def show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
     """Draw cells (y, x, bool) of a grid as dots on a map in kilometres."""
     rows, cols = np.nonzero(cells)
@@ -599,3 +477,14 @@ def show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "blac
 def readable(name: str) -> str:
     """Return a layer's name as a reader would write it."""
     return str(name).replace("_", " ").replace("=", ": ")
+
+
+def halo(color: str, linewidth: float) -> list[withStroke]:
+    """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
+    return [withStroke(linewidth=linewidth, foreground=color)]
+
+
+def show_ground(result: xr.Dataset, ax: Axes) -> None:
+    """Show in white, beneath a map, where there is a prediction that was not explained."""
+    ground = np.where(result["likelihood"].notnull(), 1.0, np.nan)
+    ax.imshow(ground, extent=extent_km(result), cmap="gray", vmin=0, vmax=1, zorder=-1)

@@ -214,3 +214,68 @@ def predictions(cells, *, split="blocks", method="mae", threshold=0.5) -> pd.Dat
     columns = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
     columns += ["likelihood", "uncertainty", "threshold"]  # of `mapping.PREDICTION_COLUMNS`
     return rows.assign(threshold=np.float32(threshold))[columns]
+
+
+def toy_setting():
+    """A setting of 20 x 20 cells of 1 km in UTM zone 33, and a tiny network that was not trained.
+
+    Layers: the depth of the LAB rises by 1 km a column, the distance to faults by 1 km a row (m),
+    rock is shale in the western half and else granite; the sea lies in the first column. Three
+    deposits: A at row 5, column 5, its two cells side by side, B beside it, C far off.
+    """
+    import torch  # as in `tiny`
+
+    from mpm import mae
+    from mpm.cell_setting import Setting
+    from mpm.classifier import Classifier
+    from mpm.folds import Fold, labels
+    from mpm.windows import make_windows
+
+    row, col = np.indices((20, 20)).astype("float32")
+    shale = (col < 10).astype("float32")
+    evidence = np.stack([col, 1000 * row, shale, 1 - shale])
+    number = np.full((20, 20), -1, "int32")
+    number[5, 5:7], number[5, 8], number[16, 16] = 0, 1, 2
+    coords = {
+        "layer": ["lab_depth", "faults", "rock=shale", "rock=granite"],
+        "origin": ("layer", ["lab_depth", "faults", "rock", "rock"]),
+        "group": ("layer", ["deep", "surface", "surface", "surface"]),
+        "units": ("layer", ["km", "m", "1", "1"]),
+        "y": NORTH - STEP * (np.arange(20) + 0.5),
+        "x": WEST + STEP * (np.arange(20) + 0.5),
+    }
+    planes = {"valid": col > 0, "MVT": number >= 0, "MVT_deposit": number}
+    cube = xr.Dataset({name: (("y", "x"), plane) for name, plane in planes.items()}, coords=coords)
+    cube["evidence"] = (("layer", "y", "x"), evidence)
+    cube = cube.rio.write_crs(32633)
+    scaled = cube.assign(evidence=(cube["evidence"] - cube["evidence"].mean(("y", "x"))) / 5)
+    scaled["evidence"][1] /= 1000
+    windows = make_windows([scaled], 9)
+    likelihood = (0.05 * cube["evidence"][0] + 0.0005 * cube["evidence"][1] / 1000).where(
+        cube["valid"]
+    )
+    known = {"deposit": [0, 1, 2], "name": list("ABC"), "type": "MVT", "row": [5, 5, 16]}
+    known = pd.DataFrame(known | {"col": [5, 8, 16]})
+    known["x"], known["y"] = cube["x"].values[known["col"]], cube["y"].values[known["row"]]
+    torch.manual_seed(0)
+    encoder = mae.build(tiny(layers=4), seed=0).encoder
+    positive, deposit = labels({"west": cube}, windows, "MVT")
+    everything, none = np.arange(len(windows)), np.array([], int)
+    kinds = {"lab_depth": "continuous", "faults": "distance", "rock": "categorical"}
+    study = SimpleNamespace(
+        name="toy", title="Toy", layer=lambda name: SimpleNamespace(kind=kinds[name])
+    )
+    maps = {"west": xr.Dataset({"likelihood": likelihood, "uncertainty": 0.1 * likelihood})}
+    score = windows.take([likelihood.values])
+    fold = Fold("final", 0, None, windows, everything, none, none)
+    return Setting(
+        study, "MVT", {"west": cube}, fold, Classifier(encoder).eval(), encoder, maps,
+        {"west": known}, likelihood=score, uncertainty=0.1 * score, positive=positive,
+        deposit=deposit, typical=np.array([30, 200]), device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def centre_of(setting, row, col) -> int:
+    "The number of a cell's centre"
+    windows = setting.fold.windows
+    return int(np.flatnonzero((windows.row == row) & (windows.col == col))[0])

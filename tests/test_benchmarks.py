@@ -79,6 +79,16 @@ def test_prediction_and_negatives_run(bench, capsys):
     assert "tiny: 16 windows predicted" in output and "120 x 5, 2 layers" in output
 
 
+def test_explanations_of_both_ways_are_the_same(bench, capsys):
+    "The benchmark compares attributions and likelihoods itself"
+    module = bench("bench_explanation")
+    module.bench_ways(tiny(), 9, repeats=1)
+    module.bench_memory(tiny(), 9)
+    output = capsys.readouterr().out
+    same, likely = (line for line in output.splitlines() if "differ" in line)
+    assert same.endswith("0.0001: met") and likely.endswith("5: met")
+
+
 @pytest.mark.parametrize(
     ("value", "least", "verdict"),
     [(1.1, False, "met"), (1.2, False, "MISSED"), (1.2, True, "met"), (1.0, True, "MISSED")],

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -11,6 +12,7 @@ from mpm import __main__ as cli
 from mpm import (
     align,
     batch,
+    cell_page,
     doctor,
     fetch,
     lawley2022,
@@ -58,7 +60,7 @@ def test_help_comes_without_heavy_imports():
     assert result.returncode == 0, result.stderr
     assert all(
         command in result.stdout
-        for command in ("check", "fetch", "run", "status", "verify", "new", "pretrain", "datacube")
+        for command in "check fetch run explain status verify new pretrain datacube".split()
     )
 
 
@@ -308,3 +310,18 @@ def test_datacube_build_refuses_a_label(tmp_path, capsys):
     assert cli.main(words) == 2
     assert capsys.readouterr().err.startswith("error: Label_MVT is a label or made from one")
     assert not (tmp_path / "out").exists()
+
+
+def test_explain_asks_for_a_page(demo, monkeypatch, capsys):
+    "Of the place, west being negative, and says where it lies"
+    calls = []
+
+    def write(study, longitude, latitude, **options):
+        calls.append((study, longitude, latitude, options))
+        return Path.cwd() / "page.png"
+
+    monkeypatch.setattr(cell_page, "write", write)
+    assert cli.main(["explain", "demo", "--at", "-93.5", "-41", "--target", "CD"]) == 0
+    options = {"target": "CD", "out": None, "device": "auto"}
+    assert calls == [("demo", -93.5, -41, options)]
+    assert capsys.readouterr().out == "explained in page.png\n"

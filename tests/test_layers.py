@@ -119,3 +119,14 @@ def test_a_slope_needs_heights_in_metres():
     slope = Layer(name="thing", group="g", derive="slope", of="moho")
     with pytest.raises(ValueError, match="'thing': slope needs heights in m; 'moho' is in km"):
         derived(slope, parent)
+
+
+def test_a_layer_may_name_its_part_of_the_mineral_system():
+    "Of any kind; one of four, and none unless it is said"
+    assert Layer(**NAMED, file="a.tif", mineral_system="trap").mineral_system == "trap"
+    assert Layer(**NAMED, file="a.tif").mineral_system is None
+    slope = {"derive": "hgm", "of": "moho", "mineral_system": "pathway"}
+    assert Layer(name="thing", group="g", **slope).mineral_system == "pathway"
+    assert "'source', 'pathway', 'trap' or 'preservation'" in refused(
+        file="a.tif", mineral_system="luck"
+    )

@@ -392,77 +392,7 @@ def test_contrasts_are_drawn_with_their_error():
     assert "1.5" in ax.get_xlabel()
 
 
-def test_importances_are_shares_in_one_order():
-    "Each panel sums to 100 %, the largest on average on top; roles give the colours"
-    fig = plots.importance_bars(
-        {
-            "IG": pd.Series({"faults": 3.0, "noise": 1.0}),
-            "SHAP": pd.Series({"noise": 1.0, "faults": 1.0}),
-        },
-        roles={"faults": "causal", "noise": "distractor"},
-    )
-    left, right = fig.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["noise", "faults"]
-    assert [bar.get_width() for bar in left.patches] == [25, 75]
-    assert [bar.get_width() for bar in right.patches] == [50, 50]
-    assert to_rgb(left.patches[1].get_facecolor()) == to_rgb("C2")
-    assert left.get_xlabel() == "share of all contributions (%)"
-    legend = [text.get_text() for text in right.get_legend().get_texts()]
-    assert legend == ["causal", "proxy", "distractor"]
-
-
-# Explanations
-
-
-def test_a_window_is_explained_on_one_symmetric_scale():
-    "Evidence above, contributions below, titled with their sums"
-    values, attribution = np.zeros((2, 9, 9)), np.zeros((2, 9, 9))
-    attribution[0, 4, 4], attribution[1, 0, 0] = 0.5, -2
-    fig = plots.window_explanation(
-        values, attribution, ["gravity", "rock=shale"], cell_km=1, title="cell"
-    )
-    panels = [ax for ax in fig.axes if maps(ax)]
-    assert [ax.get_title() for ax in panels] == [
-        "gravity",
-        "rock: shale",
-        "sum +0.50",
-        "sum -2.00",
-    ]
-    assert [maps(ax)[0].get_clim() for ax in panels[2:]] == [(-2, 2), (-2, 2)]
-    assert maps(panels[0])[0].get_extent() == [-4.5, 4.5, -4.5, 4.5]
-    assert {bar.ax.get_ylabel() for bar in bars(fig)} == {"standard deviations", "logit a cell"}
-
-
-def attributed() -> xr.Dataset:
-    """Contributions of one plane of gravity and two of rock; the gap was not explained."""
-    plane = cube()["evidence"][0]
-    planes = xr.concat([plane, 0 * plane + 2, 0 * plane - 0.5], "layer", coords="minimal")
-    made = xr.Dataset({"attribution": planes.drop_vars(["layer", "kind", "units"])})
-    made["likelihood"] = cube()["likelihood"]
-    return made.rio.write_crs(32633)
-
-
-def test_planes_of_a_layer_are_summed_where_they_were_explained():
-    "2 - 0.5 in every explained cell, nothing (not 0) in the others"
-    found = plots.layer_attribution(attributed(), "rock", ["gravity", "rock", "rock"]).values
-    gap = np.isnan(cube()["evidence"][0].values)
-    assert (found[~gap] == 1.5).all() and np.isnan(found[gap]).all()
-
-
-def test_attribution_maps_share_one_symmetric_scale():
-    "Layers across, regions down, zero in the middle"
-    made = attributed()
-    fig = plots.attribution_maps(
-        {"west": made, "east": made}, ["gravity", "rock"], ["gravity", "rock", "rock"]
-    )
-    panels = [ax for ax in fig.axes if maps(ax)]
-    titles = ["west: gravity", "west: rock", "east: gravity", "east: rock"]
-    assert [ax.get_title() for ax in panels] == titles
-    (low, high), *rest = (maps(ax)[0].get_clim() for ax in panels)
-    assert low == -high and set(rest) == {(low, high)}
-    top = np.nanpercentile(np.abs(cube()["evidence"][0]), 98)
-    assert high == pytest.approx(max(1.5, top))
-    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["contribution to the logit"]
+# Overview
 
 
 def test_an_overview_has_four_layers_and_three_maps():

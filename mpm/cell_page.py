@@ -1,0 +1,196 @@
+"""One cell, one page: where it lies, what speaks for and against it, which deposits it is like."""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure, SubFigure
+
+from mpm import artefacts
+from mpm.cell_facts import alike, nearest, reasons
+from mpm.cell_setting import Setting, contributions, deposit_name, find, open_setting, top_share
+from mpm.explain import describe_cell
+from mpm.mapping import MEANING
+from mpm.plots import DPI, NODATA, halo, house_style, readable, scale_bar, show_map
+from mpm.splits import cell_km
+from mpm.study import load
+
+LAYERS = 8  # reasons written out
+SHOWN = 4  # planes of the window drawn
+
+
+def write(
+    study: str,
+    longitude: float,
+    latitude: float,
+    *,
+    target: str | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Draw the page of a place and save it as PNG: `mpm explain STUDY --at LON LAT`.
+
+    Parameters
+    ----------
+    study : str
+        A name under `data/studies/`, or a path to a YAML file.
+    longitude, latitude : float
+        Degrees, WGS 84.
+    target : str, optional
+        By default the study's first.
+    out : Path, optional
+        By default a file named after the place in the study's folder of figures.
+    device : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If notebooks 01 to 03 have not run on the study.
+    ValueError
+        If the place lies outside every region, or on ground without a prediction, or `out` is no
+        PNG.
+    KeyError
+        If the study has no such target.
+    """
+    setup = load(study)
+    target = target or next(iter(setup.targets))
+    name = f"explain_{target}_{longitude:.4f}_{latitude:.4f}.png"
+    place = Path(out) if out else artefacts.figures(setup.name) / name
+    if place.suffix.lower() != ".png":
+        raise ValueError(f"--out {place} is no PNG; name a file that ends in .png")
+    setting = open_setting(setup, target, device=device)
+    centre = find(setting, longitude, latitude)
+    house_style()
+    fig = draw(setting, centre)
+    with artefacts.atomic(place) as fresh:
+        # the software's version would differ between machines
+        fig.savefig(fresh, dpi=DPI, metadata={"Software": None})
+    plt.close(fig)
+    return place
+
+
+def draw(setting: Setting, centre: int) -> Figure:
+    """Draw the page of a cell.
+
+    Parameters
+    ----------
+    setting : Setting
+    centre : int
+        Number of the cell's centre, of `cell_setting.find`.
+
+    Returns
+    -------
+    Figure
+    """
+    attribution, summed = contributions(setting, np.array([centre]))
+    spoken = summed.iloc[0]
+    fig = plt.figure(figsize=(11, 11), layout="constrained")
+    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
+    upper, middle, lower = fig.subfigures(3, 1, height_ratios=[4.5, 5.0, 1.5])
+    left, right = upper.subfigures(1, 2, width_ratios=[1, 1.25])
+    near = nearest(setting, centre)
+    _locate(setting, centre, near, left.subplots())
+    _reason(reasons(setting, centre, spoken).head(LAYERS), right.subplots())
+    _window(setting, centre, attribution[0], middle)
+    _tell(lower, near, alike(setting, centre, spoken))
+    fig.suptitle(headline(setting, centre), fontsize=11, x=0.02, ha="left")
+    return fig
+
+
+def headline(setting: Setting, centre: int) -> str:
+    """Say where a cell lies, how likely it is and how high it ranks, in three lines."""
+    where = describe_cell(setting.fold.windows, centre, setting.cubes, setting.likelihood[centre])
+    name = deposit_name(setting, centre)
+    what = f"{setting.study.title or setting.study.name}: {setting.target}"
+    known = f"; known deposit {name}" if name else ""
+    top = 100 * top_share(setting, centre)
+    return (
+        f"{what}{known}\n{where} ± {setting.uncertainty[centre]:.2f} (spread over dropout samples)"
+        f"\nin the top {top:.{0 if top >= 10 else 1}f} % of {readable(setting.region(centre))}"
+    )
+
+
+def _locate(setting: Setting, centre: int, near: pd.DataFrame, ax: Axes) -> None:
+    """Map of the region's likelihood with the cell, and lines to the nearest deposits."""
+    region = setting.region(centre)
+    x, y = (each / 1e3 for each in setting.place(centre))
+    show_map(
+        setting.maps[region]["likelihood"], ax, label="likelihood (1)", axes=False,
+        deposits=setting.deposits[region],
+    )  # fmt: skip
+    for row in near.itertuples():
+        ax.plot([x, row.x / 1e3], [y, row.y / 1e3], color="white", linewidth=1)
+    for color, width in [("white", 4), ("red", 2)]:  # seen on any ground
+        ax.plot(x, y, "+", color=color, markersize=15, markeredgewidth=width)
+    scale_bar(ax, setting.cubes[region])
+    ax.set_title(f"{readable(region)}: the cell (+) and known deposits (○)")
+
+
+def _reason(table: pd.DataFrame, ax: Axes) -> None:
+    """Bars of contributions, each under its words."""
+    for row, (moved, words) in enumerate(zip(table["contribution"], table["words"], strict=True)):
+        color = "#b2182b" if moved > 0 else "#2166ac"  # the ends of RdBu_r, as in the windows
+        ax.barh(-row, moved, height=0.38, color=color)
+        text = ax.text(0, -row + 0.26, words, fontsize=8, transform=ax.get_yaxis_transform())
+        text.set_path_effects(halo("white", 3))
+    ax.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+    ax.set(yticks=[], ylim=(0.4 - len(table), 0.8))
+    ax.set_xlabel("contribution to the score (logit), compared with typical ground")
+    ax.set_title("what speaks for the cell (red) and against it (blue)")
+    for side in ("left", "right", "top"):
+        ax.spines[side].set_visible(False)
+
+
+def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigure) -> None:
+    """Draw the layers of the window that matter most, with their contributions drawn over."""
+    windows = setting.fold.windows
+    values, observed = windows.gather(np.array([centre]))
+    evidence = np.where(observed[0], values[0], np.nan)
+    total = np.abs(attribution.sum(axis=(1, 2)))
+    order = np.argsort(-total, kind="stable")[:SHOWN]
+    side = windows.size * cell_km(setting.cubes[setting.region(centre)]) / 2
+    extent, top = (-side, side, -side, side), np.abs(attribution[order]).max() or 1.0
+    scale, greys = plt.get_cmap("cividis", 20), ListedColormap(np.linspace(0.5, 1, 8).astype(str))
+    axes = fig.subplots(2, len(order), sharex=True, sharey=True, squeeze=False)
+    for (above, below), k in zip(axes.T, order, strict=True):
+        ground = above.imshow(evidence[k], cmap=scale, vmin=-2.5, vmax=2.5, extent=extent)
+        below.imshow(evidence[k], cmap=greys, vmin=-4, vmax=4, extent=extent)
+        # in steps: a file keeps 256 colours, and those of mixed ones would be changed
+        share = np.floor(5 * np.sqrt(np.abs(attribution[k]) / top)) / 5
+        spoken = below.imshow(
+            attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent, alpha=share
+        )
+        above.set_title("\n".join(textwrap.wrap(readable(setting.layers[k]), 24)), fontsize=9)
+        below.set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
+        for ax in (above, below):
+            ax.set_facecolor(NODATA)
+            ax.tick_params(labelsize=7)
+            for color, width in [("white", 3), ("black", 1.2)]:
+                ax.plot(0, 0, "+", color=color, markersize=8, markeredgewidth=width)
+    axes[0, 0].set_ylabel("evidence\nkm from the cell", fontsize=8)
+    axes[1, 0].set_ylabel("contribution drawn over\nkm from the cell", fontsize=8)
+    fig.colorbar(ground, ax=axes[0], label="standard deviations", pad=0.01)
+    bar = plt.cm.ScalarMappable(spoken.norm, "RdBu_r")  # without the transparency of the map
+    fig.colorbar(bar, ax=axes[1], label="logit a cell of ground", pad=0.01)
+
+
+def _tell(fig: SubFigure, near: pd.DataFrame, like: pd.DataFrame) -> None:
+    """Write what is known of deposits near to the cell and like it."""
+    lines = ["Nearest known deposits"]
+    pairs = zip(near["name"], near["km"], strict=True)
+    lines += [f"   {name}, {km:.0f} km" for name, km in pairs]
+    fig.text(0.02, 0.98, "\n".join([*lines, *["   none in this region"] * near.empty]), va="top")
+    lines = ["Known deposits on the most similar ground (likeness, 1 at most), and what they share"]
+    for name, region, cosine, shared in like[["name", "region", "cosine", "shared"]].to_numpy():
+        text = f"{name} ({readable(region)}), {cosine:.2f}: {shared or 'nothing in common'}"
+        lines += [f"   {line}" for line in textwrap.wrap(text, 84, subsequent_indent="      ")]
+    fig.text(0.3, 0.98, "\n".join([*lines, *["   none"] * like.empty]), va="top")
+    fig.text(0.02, 0.02, f"Likelihood: {MEANING['likelihood']}.", fontsize=8, color="0.35")

@@ -1,0 +1,54 @@
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from helpers import centre_of, toy_setting
+
+from mpm import cell_page, cell_setting
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    return toy_setting()
+
+
+def test_the_headline_says_where_how_likely_and_how_high(setting):
+    "60 cells lie in columns farther east, 4 in its own no farther north: 64 of 380"
+    found = cell_page.headline(setting, centre_of(setting, 16, 16))
+    assert "Toy: MVT; known deposit C" in found
+    assert "likelihood 0.81 ± 0.08" in found and "in the top 17 % of west" in found
+
+
+def test_a_page_shows_place_reasons_window_and_deposits(setting):
+    "The cell on the map, bars as long as the contributions, four planes twice, two lists"
+    centre = centre_of(setting, 10, 10)
+    fig = cell_page.draw(setting, centre)
+    axes = {ax.get_title(): ax for ax in fig.findobj(plt.Axes) if ax.get_title()}
+    place = next(ax for title, ax in axes.items() if "known deposits" in title)
+    marks = [line for line in place.lines if line.get_marker() == "+"]
+    assert [line.get_xdata()[0] for line in marks] == [510.5] * 2
+    bars = next(ax for title, ax in axes.items() if "speaks" in title)
+    _, summed = cell_setting.contributions(setting, [centre])
+    expected = sorted(summed.iloc[0], key=abs, reverse=True)
+    assert [patch.get_width() for patch in bars.patches] == pytest.approx(expected, rel=1e-3)
+    assert {"lab depth", "faults", "rock: shale", "rock: granite"} <= set(axes)
+    told = " ".join(text.get_text() for part in fig.subfigs for text in part.texts)
+    assert "B, 5 km" in told and "not as the chance of finding a deposit" in told
+    plt.close(fig)
+
+
+def test_a_page_is_written_twice_alike(setting, tmp_path, monkeypatch):
+    "The same bytes, where they were asked for or in the study's figures"
+    study = SimpleNamespace(name="toy", targets={"MVT": None})
+    monkeypatch.setattr(cell_page, "load", lambda name: study)
+    monkeypatch.setattr(cell_page, "open_setting", lambda *given, **options: setting)
+    monkeypatch.setenv("MPM_FIGURES", str(tmp_path))
+    one = cell_page.write("toy", 15.1, 45.15)
+    assert one == tmp_path / "toy" / "explain_MVT_15.1000_45.1500.png"
+    two = cell_page.write("toy", 15.1, 45.15, out=tmp_path / "two.png")
+    assert one.read_bytes() == two.read_bytes()
+    with pytest.raises(ValueError, match=r"page.pdf is no PNG"):
+        cell_page.write("toy", 15.1, 45.15, out=tmp_path / "page.pdf")

@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mpm import faithfulness
+
+WEIGHTS = np.array([[4.0, 1.0, -1.0], [3.0, 2.0, 1.0]])
+
+
+def additive(cell, known):
+    """The score is the sum of the weights of what is known."""
+    return known @ WEIGHTS[cell]
+
+
+def test_curves_by_hand():
+    "Of 4, 1 and -1 the 4 goes first: 4, 0, -1 and 0 of 4 are left; it comes first: 0, 4, 5, 4"
+    curves = faithfulness.removal_curves(additive, WEIGHTS, seed=0)
+    assert curves["deletion"][0].tolist() == [1, 0, -0.25, 0]
+    assert curves["insertion"][0].tolist() == [0, 1, 1.25, 1]
+    assert curves["deletion"][1].tolist() == [1, 0.5, pytest.approx(1 / 6), 0]
+
+
+def test_a_cell_that_scores_as_background_has_no_curve():
+    "NaN, which averages leave out, and no division by zero"
+    curves = faithfulness.removal_curves(additive, np.array([[1.0, 2.0, 3.0]]) * 0, seed=0)
+    assert not np.isnan(curves["deletion"]).any()
+    curves = faithfulness.removal_curves(lambda cell, known: 0 * known.sum(1), WEIGHTS, seed=0)
+    assert np.isnan(curves["deletion"]).all()
+
+
+def test_a_good_order_beats_a_random_one_and_a_bad_one_does_not():
+    "Areas are positive for the true weights, negative for their opposite"
+    rng = np.random.default_rng(0)
+    weights = rng.normal(1, 1, (50, 6))
+    game = lambda cell, known: known @ weights[cell]  # noqa: E731
+    good = faithfulness.areas(faithfulness.removal_curves(game, weights, seed=0))
+    bad = faithfulness.areas(faithfulness.removal_curves(game, -weights, seed=0))
+    for way in ("deletion", "insertion"):
+        low = faithfulness.mean_interval(np.clip(good[way], -1, 1), seed=0)[1]
+        high = faithfulness.mean_interval(np.clip(bad[way], -1, 1), seed=0)[2]
+        assert low > 0 > high
+
+
+def test_areas_by_hand():
+    "Half a square above random order, over three steps"
+    flat = {"deletion": [[1, 0, 0]], "deletion at random": [[1, 0.5, 0]]}
+    flat |= {"insertion": [[0, 1, 1]], "insertion at random": [[0, 0.5, 1]]}
+    found = faithfulness.areas({name: np.array(values) for name, values in flat.items()})
+    assert found["deletion"].tolist() == found["insertion"].tolist() == [0.25]
+
+
+def test_patches_are_summed_over_layers_row_by_row():
+    "Two layers of 4 x 4 cells in patches of 2: eight cells each"
+    attribution = np.ones((1, 2, 4, 4))
+    attribution[0, 0, 0, 3] = 10  # in the second patch
+    assert faithfulness.patch_sums(attribution, 2).tolist() == [[8, 17, 8, 8]]
+
+
+def test_rank_correlation_of_rows_by_hand():
+    "The same order 1, the reverse -1, one swap of three 0.5, no order NaN"
+    one = np.array([[1, 2, 9]] * 4)
+    other = np.array([[0, 5, 6], [3, 2, 1], [2, 1, 3], [1, 1, 1]])
+    found = faithfulness.row_correlation(one, other)
+    np.testing.assert_allclose(found, [1, -1, 0.5, np.nan])
+
+
+def test_intervals_hold_the_value_and_narrow_with_cells():
+    "Of alike cells nothing is uncertain; of four times as many half as much; cells without count"
+    assert faithfulness.mean_interval(np.full(5, 2.0), seed=0) == (2, 2, 2)
+    values = np.random.default_rng(0).normal(size=400)
+    few, many = (faithfulness.mean_interval(part, seed=0) for part in (values[:100], values))
+    assert few[1] < few[0] < few[2]
+    assert (few[2] - few[1]) / (many[2] - many[1]) == pytest.approx(2, rel=0.25)
+    assert faithfulness.mean_interval(np.array([np.nan, 3.0]), seed=0)[0] == 3
+    assert np.isnan(faithfulness.mean_interval(np.array([np.nan]), seed=0)).all()
+
+
+def test_agreement_compares_sizes_of_every_pair():
+    "Signs do not count; a fixed measure has no value a cell; two fixed ones are no pair"
+    one = pd.DataFrame({"a": [3.0, -3.0], "b": [2.0, 2.0], "c": [1.0, -1.0]})
+    two = one[["c", "b", "a"]].set_axis(["a", "b", "c"], axis=1)
+    fixed = {"contrast": pd.Series({"c": 1.0, "a": 9.0, "b": 5.0}), "other": pd.Series({"a": 1.0})}
+    table = faithfulness.agreement({"one": one, "two": two}, fixed, seed=0)
+    pairs = table.set_index(["method", "other"])["value"].to_dict()
+    assert pairs["one", "two"] == pytest.approx(-1) and pairs["one", "contrast"] == 1
+    assert ("contrast", "other") not in pairs and len(pairs) == 5
+
+
+def test_causal_layers_first_by_hand():
+    "One of two causal layers above both others, one between them: 3 of 4 pairs"
+    values = pd.DataFrame({"a": [9.0, 9.0], "b": [2.0, -2.0], "c": [5.0, 5.0], "d": [1.0, 1.0]})
+    roles = {"a": "causal", "b": "causal", "c": "proxy", "d": "distractor"}
+    assert faithfulness.causal_auc(values, roles, seed=0) == (0.75, 0.75, 0.75)
+
+
+def test_verdicts_need_the_whole_interval():
+    "On the right side it holds, on the wrong one it fails, across the limit it is unclear"
+    rows = [
+        ("IG", "other seeds", (0.6, 0.51, 0.7)),
+        ("IG", "deletion, layers", (-0.1, -0.2, 0.0)),
+        ("IG", "insertion, layers", (0.1, -0.1, 0.2)),
+        ("IG", "randomised weights", (0.1, 0.0, 0.2)),
+        ("trees", "randomised weights", (0.7, 0.6, 0.8)),
+    ]
+    table = faithfulness.verdicts(rows)
+    assert table["test"].tolist()[:2] == ["deletion, layers", "insertion, layers"]
+    assert table["verdict"].tolist() == ["fails", "unclear", "holds", "fails", "holds"]
+    assert table["needed"].tolist() == ["> 0", "> 0", "< 0.5", "< 0.5", "> 0.5"]
+
+
+def test_an_unknown_test_is_refused():
+    with pytest.raises(KeyError, match="beauty"):
+        faithfulness.verdicts([("IG", "beauty", (1, 1, 1))])
