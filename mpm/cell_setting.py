@@ -95,7 +95,7 @@ def open_setting(study: Study, target: str, *, seed: int = 7, device: str = "aut
     seed : int
         Decides which background cells are looked at for typical ones.
     device : str
-        As for `training.device_of`.
+        As for `devices.device_of`.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def open_setting(study: Study, target: str, *, seed: int = 7, device: str = "aut
     typical = explain.typical_cells(
         classifier, fold.windows, background, count=BASELINES, seed=seed
     )
-    place, known = training.device_of(device), read_deposits(study, target)
+    place, known = devices.device_of(device), read_deposits(study, target)
     return Setting(
         study, target, cubes, fold, classifier, backbone.encoder, maps, known,
         positive=positive, deposit=deposit, typical=typical, device=place, **values,

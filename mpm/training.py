@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from mpm import artefacts, mae
 from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
 from mpm.devices import check_same, fabric_on, set_up
-from mpm.devices import device_of as device_of  # notebooks take it from here
 from mpm.masking import Mask
 from mpm.memory import enough_memory, give_memory_back
 from mpm.windows import Windows
