@@ -124,7 +124,7 @@ def _locate(setting: Setting, centre: int, near: pd.DataFrame, ax: Axes) -> None
     x, y = (each / 1e3 for each in setting.place(centre))
     show_map(
         setting.maps[region]["likelihood"], ax, label="likelihood (1)", axes=False,
-        deposits=setting.deposits[region],
+        deposits=setting.deposits[region], cmap=plt.get_cmap("viridis", 32),
     )  # fmt: skip
     for row in near.itertuples():
         ax.plot([x, row.x / 1e3], [y, row.y / 1e3], color="white", linewidth=1)
@@ -158,15 +158,16 @@ def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigu
     order = np.argsort(-total, kind="stable")[:SHOWN]
     side = windows.size * cell_km(setting.cubes[setting.region(centre)]) / 2
     extent, top = (-side, side, -side, side), np.abs(attribution[order]).max() or 1.0
-    scale, greys = plt.get_cmap("cividis", 20), ListedColormap(np.linspace(0.5, 1, 8).astype(str))
+    # few colours: a file keeps 256, and large areas of others would change theirs
+    scale, signed = plt.get_cmap("cividis", 20), plt.get_cmap("RdBu_r", 15)
+    greys = ListedColormap(["0.6", "0.7", "0.8", "0.9"])
     axes = fig.subplots(2, len(order), sharex=True, sharey=True, squeeze=False)
     for (above, below), k in zip(axes.T, order, strict=True):
         ground = above.imshow(evidence[k], cmap=scale, vmin=-2.5, vmax=2.5, extent=extent)
         below.imshow(evidence[k], cmap=greys, vmin=-4, vmax=4, extent=extent)
-        # in steps: a file keeps 256 colours, and those of mixed ones would be changed
         share = np.floor(5 * np.sqrt(np.abs(attribution[k]) / top)) / 5
         spoken = below.imshow(
-            attribution[k], cmap="RdBu_r", vmin=-top, vmax=top, extent=extent, alpha=share
+            attribution[k], cmap=signed, vmin=-top, vmax=top, extent=extent, alpha=share
         )
         above.set_title("\n".join(textwrap.wrap(readable(setting.layers[k]), 24)), fontsize=9)
         below.set_title(f"sum {attribution[k].sum():+.2f}", fontsize=8)
@@ -178,7 +179,7 @@ def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigu
     axes[0, 0].set_ylabel("evidence\nkm from the cell", fontsize=8)
     axes[1, 0].set_ylabel("contribution drawn over\nkm from the cell", fontsize=8)
     fig.colorbar(ground, ax=axes[0], label="standard deviations", pad=0.01)
-    bar = plt.cm.ScalarMappable(spoken.norm, "RdBu_r")  # without the transparency of the map
+    bar = plt.cm.ScalarMappable(spoken.norm, signed)  # without the transparency of the map
     fig.colorbar(bar, ax=axes[1], label="logit a cell of ground", pad=0.01)
 
 
