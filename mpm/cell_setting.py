@@ -8,7 +8,7 @@ import pyproj
 import torch
 import xarray as xr
 
-from mpm import datacube, deposits, explain, mapping, training
+from mpm import datacube, deposits, devices, explain, mapping
 from mpm.classifier import Classifier, classifier_path, load_classifier
 from mpm.encoder import Encoder
 from mpm.folds import Fold, labels, open_fold, read_settings
