@@ -124,7 +124,7 @@ def _locate(setting: Setting, centre: int, near: pd.DataFrame, ax: Axes) -> None
     x, y = (each / 1e3 for each in setting.place(centre))
     show_map(
         setting.maps[region]["likelihood"], ax, label="likelihood (1)", axes=False,
-        deposits=setting.deposits[region], cmap=plt.get_cmap("viridis", 32),
+        deposits=setting.deposits[region], cmap=plt.get_cmap("viridis", 24),
     )  # fmt: skip
     for row in near.itertuples():
         ax.plot([x, row.x / 1e3], [y, row.y / 1e3], color="white", linewidth=1)
@@ -159,13 +159,14 @@ def _window(setting: Setting, centre: int, attribution: np.ndarray, fig: SubFigu
     side = windows.size * cell_km(setting.cubes[setting.region(centre)]) / 2
     extent, top = (-side, side, -side, side), np.abs(attribution[order]).max() or 1.0
     # few colours: a file keeps 256, and large areas of others would change theirs
-    scale, signed = plt.get_cmap("cividis", 20), plt.get_cmap("RdBu_r", 15)
+    scale, signed = plt.get_cmap("cividis", 20), plt.get_cmap("RdBu_r", 9)
     greys = ListedColormap(["0.6", "0.7", "0.8", "0.9"])
     axes = fig.subplots(2, len(order), sharex=True, sharey=True, squeeze=False)
     for (above, below), k in zip(axes.T, order, strict=True):
         ground = above.imshow(evidence[k], cmap=scale, vmin=-2.5, vmax=2.5, extent=extent)
         below.imshow(evidence[k], cmap=greys, vmin=-4, vmax=4, extent=extent)
-        share = np.floor(5 * np.sqrt(np.abs(attribution[k]) / top)) / 5
+        share = np.floor(4 * np.sqrt(np.abs(attribution[k]) / top)) / 4
+        share[share < 0.5] = 0  # less than a quarter of the largest is not drawn
         spoken = below.imshow(
             attribution[k], cmap=signed, vmin=-top, vmax=top, extent=extent, alpha=share
         )
