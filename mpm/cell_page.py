@@ -14,7 +14,7 @@ from mpm import artefacts
 from mpm.cell_facts import alike, nearest, reasons
 from mpm.cell_setting import Setting, contributions, deposit_name, find, open_setting, top_share
 from mpm.explain import describe_cell
-from mpm.mapping import MEANING
+from mpm.map_files import MEANING
 from mpm.plots import DPI, NODATA, halo, house_style, readable, scale_bar, show_map
 from mpm.splits import cell_km
 from mpm.study import load
