@@ -10,33 +10,14 @@ from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 from mpm import baselines, lawley_facts, window_statistics
+from mpm.method_names import CONTROLS as CONTROLS
+from mpm.method_names import NAMES as NAMES
 from mpm.study import load
 from mpm.tasks import Scorer, Task, fit_best, shuffle_labels, some
 
 if TYPE_CHECKING:
     from mpm.windows import Windows
 
-NAMES = {
-    "weights_of_evidence": "weights of evidence",
-    "weights_of_evidence_baseline": "weights of evidence, baseline set",
-    "weights_of_evidence_updated": "weights of evidence, updated set",
-    "logistic_regression": "logistic regression",
-    "random_forest": "random forest",
-    "gradient_boosting": "gradient boosting",
-    "pu_bagging": "positive-unlabeled bagging",
-    "logistic_regression_window": "logistic regression, window statistics",
-    "random_forest_window": "random forest, window statistics",
-    "gradient_boosting_window": "gradient boosting, window statistics",
-    "resnet18": "ResNet-18",
-    "vit_scratch": "ViT from scratch",
-    "vit_random": "ViT, random and frozen",
-    "mae": "MAE, fine-tuned",
-    "mae_features_logistic": "MAE features, logistic regression",
-    "mae_features_boosting": "MAE features, gradient boosting",
-    "distance_to_deposit": "distance to a known deposit",
-    "shuffled_labels": "gradient boosting, shuffled labels",
-}
-CONTROLS = ("distance_to_deposit", "shuffled_labels")
 NETWORKS = frozenset({"resnet18", "vit_scratch", "vit_random", "mae"})
 NEEDS_BACKBONE = frozenset({"mae", "mae_features_logistic", "mae_features_boosting"})
 TABULAR = frozenset(NAMES) - NETWORKS - NEEDS_BACKBONE  # no network takes part in these

@@ -17,14 +17,15 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-from mpm import artefacts, methods
+from mpm import artefacts
+from mpm.method_names import NAMES
 
 DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
-METHODS = {"oracle": "oracle (true probability)"} | methods.NAMES
+METHODS = {"oracle": "oracle (true probability)"} | NAMES
 
 
 def house_style() -> None:

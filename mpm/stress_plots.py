@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mpm.as_released import RULE, STEPS
-from mpm.methods import CONTROLS, NAMES
+from mpm.method_names import CONTROLS, NAMES
 from mpm.plots import METHODS, readable
 
 SCORES = {"auc": "AUC", "average_precision": "average precision", "capture_05": "capture at 5 %"}
