@@ -23,7 +23,7 @@ NEEDS_BACKBONE = frozenset({"mae", "mae_features_logistic", "mae_features_boosti
 TABULAR = frozenset(NAMES) - NETWORKS - NEEDS_BACKBONE  # no network takes part in these
 SHUFFLED = "shuffled:"  # before the name of any method: it is fitted on shuffled labels
 
-CANDIDATE_CELLS = 4000  # unlabeled cells that candidates learn from, and that judge them
+CANDIDATE_CELLS = 2000  # unlabeled cells that candidates learn from, and that judge them
 ANOTHER_REGION_KM = 20_000.0  # farther than any two places on Earth
 
 

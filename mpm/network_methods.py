@@ -18,7 +18,7 @@ from mpm.pu_selection import choose_negatives
 from mpm.tasks import Scorer, Task, fit_best, some
 from mpm.windows import Windows
 
-FEATURE_CELLS = 3000  # unlabeled cells whose features of the backbone are computed
+FEATURE_CELLS = 2000  # unlabeled cells whose features of the backbone are computed
 JUDGED_FEATURES = 1000  # the same of validation cells, as many as early stopping looks at
 DROPOUT_SAMPLES = 100
 
