@@ -14,7 +14,7 @@ from mpm import artefacts
 from mpm.cell_facts import alike, nearest, reasons
 from mpm.cell_setting import Setting, contributions, deposit_name, find, open_setting, top_share
 from mpm.explain import describe_cell
-from mpm.map_files import MEANING
+from mpm.map_files import MEANING, NOT_MEANING
 from mpm.plots import DPI, NODATA, halo, house_style, readable, scale_bar, show_map
 from mpm.splits import cell_km
 from mpm.study import load
@@ -195,4 +195,5 @@ def _tell(fig: SubFigure, near: pd.DataFrame, like: pd.DataFrame) -> None:
         text = f"{name} ({readable(region)}), {cosine:.2f}: {shared or 'nothing in common'}"
         lines += [f"   {line}" for line in textwrap.wrap(text, 84, subsequent_indent="      ")]
     fig.text(0.3, 0.98, "\n".join([*lines, *["   none"] * like.empty]), va="top")
-    fig.text(0.02, 0.02, f"Likelihood: {MEANING['likelihood']}.", fontsize=8, color="0.35")
+    means = f"Likelihood: {MEANING['likelihood']};\n{NOT_MEANING['likelihood']}."
+    fig.text(0.02, 0.012, means, fontsize=8, color="0.35")

@@ -43,12 +43,12 @@ def test_score_dots_have_a_column_a_split_and_a_row_a_method():
     blocks, random, lower, _ = fig.axes
     assert [ax.get_title() for ax in fig.axes] == ["blocks split", "random split", "", ""]
     assert (blocks.get_xlabel(), lower.get_xlabel()) == ("AUC (1)", "MCC (1)")
-    names = ["new method", "random forest", "MAE, fine-tuned", "oracle (true probability)"]
+    names = ["new method", "MAE, fine-tuned", "random forest", "oracle (true probability)"]
     assert [label.get_text() for label in blocks.get_yticklabels()] == names
-    assert rows_of(blocks) == {0: 0.75, 2: 0.7, 3: 0.95}
-    assert rows_of(random) == {1: 0.97, 2: 0.9}
-    interval = blocks.collections[0].get_segments()[2]
-    np.testing.assert_allclose(interval, [[0.6, 2], [0.8, 2]])
+    assert rows_of(blocks) == {0: 0.75, 1: 0.7, 3: 0.95}
+    assert rows_of(random) == {1: 0.9, 2: 0.97}
+    interval = blocks.collections[0].get_segments()[1]
+    np.testing.assert_allclose(interval, [[0.6, 1], [0.8, 1]])
     assert random.get_xlim() == blocks.get_xlim(), "splits are compared on one axis"
     assert [0.5, 0.5] in [list(line.get_xdata()) for line in blocks.lines]
     assert [0.5, 0.5] not in [list(line.get_xdata()) for line in lower.lines]
@@ -109,7 +109,9 @@ def test_fold_curves_pick_out_few_and_draw_all():
     assert sorted(legend) == ["MAE, fine-tuned", "oracle (true probability)", "random forest"]
     grey = [line for line in ax.lines if to_rgb(line.get_color()) == to_rgb(score_plots.OTHER)]
     assert [line.get_ydata().tolist() for line in grey] == [[0, 0.2, 1]]
-    assert fig.get_supxlabel() == "grey where not the best: random forest; pu bagging"
+    assert (
+        fig.get_supxlabel() == "grey where not the best: random forest; positive-unlabeled bagging"
+    )
 
 
 def test_folds_without_a_curve_are_left_out_of_the_mean():
@@ -174,12 +176,12 @@ def test_the_gap_of_the_splits_is_drawn_for_every_method():
     "A line from the least to the largest score of a method, and a marker a split"
     ax = score_plots.split_gap(SCORES.assign(metric="auc"), "auc", "AUC (1)").axes[0]
     names = [label.get_text() for label in ax.get_yticklabels()]
-    assert names == ["new method", "random forest", "MAE, fine-tuned", "oracle (true probability)"]
-    np.testing.assert_allclose(ax.collections[0].get_segments()[2], [[0.7, 2], [0.9, 2]])
+    assert names == ["new method", "MAE, fine-tuned", "random forest", "oracle (true probability)"]
+    np.testing.assert_allclose(ax.collections[0].get_segments()[1], [[0.7, 1], [0.9, 1]])
     drawn = lines(ax)
     assert list(drawn) == ["blocks", "random"]
-    np.testing.assert_array_equal(drawn["blocks"][0], [0.75, np.nan, 0.7, 0.95])
-    np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.97, 0.9, np.nan])
+    np.testing.assert_array_equal(drawn["blocks"][0], [0.75, 0.7, np.nan, 0.95])
+    np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.9, 0.97, np.nan])
     assert ax.get_xlabel() == "AUC (1)"
 
 

@@ -18,8 +18,8 @@ from ratios import by_turns, child, peak_memory, random_windows, ratio, report
 
 from mpm import explain, mae
 from mpm.classifier import Classifier
+from mpm.devices import device_of
 from mpm.mapping import predict
-from mpm.training import device_of
 from mpm.windows import Windows
 
 LAYERS, SAMPLES, STEPS, BATCH = 14, 100, 12, 8
