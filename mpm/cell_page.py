@@ -114,7 +114,7 @@ def headline(setting: Setting, centre: int) -> str:
     top = 100 * top_share(setting, centre)
     return (
         f"{what}{known}\n{where} ± {setting.uncertainty[centre]:.2f} (spread over dropout samples)"
-        f"\nin the top {top:.{0 if top >= 10 else 1}f} % of {readable(setting.region(centre))}"
+        f"\nin the top {_percent(top)} % of {readable(setting.region(centre))}"
     )
 
 
@@ -197,3 +197,8 @@ def _tell(fig: SubFigure, near: pd.DataFrame, like: pd.DataFrame) -> None:
     fig.text(0.3, 0.98, "\n".join([*lines, *["   none"] * like.empty]), va="top")
     means = f"Likelihood: {MEANING['likelihood']};\n{NOT_MEANING['likelihood']}."
     fig.text(0.02, 0.012, means, fontsize=8, color="0.35")
+
+
+def _percent(share: float) -> str:
+    """Round a share (%): 17, 4.2, and what would be 0.0 as less than 0.1."""
+    return "< 0.1" if share < 0.05 else f"{share:.{0 if share >= 10 else 1}f}"

@@ -52,3 +52,12 @@ def test_a_page_is_written_twice_alike(setting, tmp_path, monkeypatch):
     assert one.read_bytes() == two.read_bytes()
     with pytest.raises(ValueError, match=r"page.pdf is no PNG"):
         cell_page.write("toy", 15.1, 45.15, out=tmp_path / "page.pdf")
+
+
+def test_the_likeliest_cell_of_a_large_region_is_not_in_the_top_nothing():
+    assert [cell_page._percent(share) for share in (17.2, 4.25, 0.05, 0.004)] == [
+        "17",
+        "4.2",
+        "0.1",
+        "< 0.1",
+    ]
