@@ -192,7 +192,10 @@ def _judge(row: NamedTuple, limits: tuple[float, float] | None) -> str:
     if limits and limits[0] <= row.value <= limits[1]:
         said += f"; it lies within {limits[0]:.3f} to {limits[1]:.3f}, the band of shifted labels"
         return f"{said}: clustered deposits, no leak"
-    return f"{said}: it fails; look for a way from test labels to the model"
+    return (
+        f"{said}: it fails; shuffle again with other seeds, and if it still does, look for a way "
+        "from test labels to the model"
+    )
 
 
 def _limits(bands: pd.DataFrame | None, row: NamedTuple) -> tuple[float, float] | None:

@@ -325,19 +325,22 @@ def held_out_maps(
     """
     across, down = min(across, len(ranks)), len(positive)
     rows = -(-len(ranks) // across) * down
-    fig, axes = grid(rows, across, (2.3, 2.3), beside=0.8)
+    fig, axes = grid(rows, across, (1.6, 1.75), beside=0.7)
     for number, (method, maps) in enumerate(ranks.items()):
         column = axes[number // across * down :, number % across]
         for k, (region, rank) in enumerate(maps.items()):
-            title = textwrap.fill(f"{region}: {METHODS.get(method, method)}", 26)
-            show_map(rank, column[k], label="", title=title, limits=(0, 1), bar=False, axes=False)
-            column[k].title.set_fontsize(8)
+            title = textwrap.fill(f"{region}: {METHODS.get(method, method)}", 24)
+            tenths = (10 * rank).round() / 10  # finer ones no eye tells apart at this size
+            show_map(tenths, column[k], label="", title=title, limits=(0, 1), bar=False, axes=False)
+            column[k].title.set_fontsize(6.5)
             show_cells(positive[k], rank, column[k], color="red")
     for number in range(len(ranks), across * rows // down):
         for ax in axes[number // across * down :, number % across][:down]:
             ax.axis("off")
     scale_bar(axes[0][0], next(iter(next(iter(ranks.values())).values())))
-    fig.colorbar(axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1)")
+    fig.colorbar(
+        axes[0][0].images[0], ax=list(axes.flat), label="rank within the fold (1), in tenths"
+    )
     return fig
 
 

@@ -356,7 +356,7 @@ def test_held_out_maps_have_a_column_a_method():
     ]
     assert {maps(ax)[0].get_clim() for ax in panels} == {(0, 1)}
     assert all(ax.lines[0].get_xydata().tolist() == [[501.25, 897.25]] for ax in panels)
-    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["rank within the fold (1)"]
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["rank within the fold (1), in tenths"]
 
 
 def test_held_out_maps_of_many_methods_go_on_below():
