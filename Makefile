@@ -5,7 +5,7 @@
 #   make verify [STUDY=demo]                      run a study again elsewhere, compare every result
 #   make notebooks                                put the demo's outputs into notebooks/
 #   make lab                                      open the notebooks in JupyterLab
-#   make check                                    lint and formatting
+#   make check                                    lint, formatting and types
 #   make clean                                    remove .venv, caches and test artefacts; no data
 
 PYTHON ?= python3
@@ -53,6 +53,7 @@ lab: $(STAMP)
 check: $(STAMP)
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
+	@$(BIN) -m mypy
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .benchmarks mpm.egg-info

@@ -187,7 +187,9 @@ def check(study: Study) -> pd.DataFrame:
     return table
 
 
-def _describe(study: Study, layer: Layer, region: str, cells: xr.DataArray, inside) -> dict:
+def _describe(
+    study: Study, layer: Layer, region: str, cells: xr.DataArray, inside: np.ndarray
+) -> dict:
     aligned, path = align_layer(study, layer, region, cells), study.file(layer, region)
     observed = np.isfinite(aligned.values).any(axis=0) & inside
     if not observed.any():

@@ -151,7 +151,8 @@ def find(setting: Setting, longitude: float, latitude: float) -> int:
             if len(found):
                 return int(found[0])
             bare = region
-        box = there.transform_bounds(*cube.rio.bounds(), direction="INVERSE")
+        west, south, east, north = cube.rio.bounds()
+        box = there.transform_bounds(west, south, east, north, direction="INVERSE")
         bounds.append(f"{region} {box[0]:.1f} to {box[2]:.1f} E, {box[1]:.1f} to {box[3]:.1f} N")
     if bare:
         raise ValueError(

@@ -23,6 +23,8 @@ class Classifier(nn.Module):
         Scalar that logits are divided by, fitted on validation cells.
     """
 
+    temperature: Tensor
+
     def __init__(
         self, encoder: mae.Encoder, *, view: str = "cls+mean+centre", dropout: float = 0.6
     ):

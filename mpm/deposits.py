@@ -135,7 +135,9 @@ def _first_of_same(found: pd.DataFrame) -> np.ndarray:
     name = found["name"].str.casefold().where(found["named"], found.index)
     same = found[["type", "row", "col"]].assign(name=name)
     number = same.groupby(list(same), sort=False).ngroup()
-    beside, keep, taken = defaultdict(list), [], set()
+    beside: defaultdict[int, list[int]] = defaultdict(list)
+    keep: list[bool] = []
+    taken: set[int] = set()
     for earlier, row in near.tolist():
         beside[row].append(earlier)
     for row, own in enumerate(number):

@@ -1,6 +1,7 @@
 """The encoder: a Vision Transformer on patches of evidence layers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.resnet import BasicBlock, ResNet
@@ -215,7 +216,7 @@ def resnet18(channels: int, width: int) -> nn.Module:
     """
     stages = tuple(width * 2**k for k in range(4))
     # the "deep" stem is the one whose width may be chosen; it is replaced below
-    stem = {"in_chans": channels, "stem_type": "deep", "stem_width": width // 2}
+    stem: dict[str, Any] = {"in_chans": channels, "stem_type": "deep", "stem_width": width // 2}
     net = ResNet(BasicBlock, (2, 2, 2, 2), channels=stages, num_classes=0, global_pool="", **stem)
     net.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -131,7 +131,14 @@ def evidence_contributions(
 
 
 def _walk(
-    classifier, windows, index, baselines, steps, batch, device, label
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    baselines: Tensor | None,
+    steps: tuple[int, int],
+    batch: int,
+    device: torch.device | str,
+    label: str,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield which windows, their attributions (n, layers, size, size) and gaps (n,), by batch."""
     give_memory_back()  # else a notebook grows with every explanation
@@ -156,7 +163,16 @@ def _walk(
     classifier.cpu()
 
 
-def _integrate(classifier, values, observed, start, change, allowed, steps, most) -> tuple:
+def _integrate(
+    classifier: Classifier,
+    values: Tensor,
+    observed: Tensor,
+    start: Tensor,
+    change: Tensor,
+    allowed: Tensor,
+    steps: int,
+    most: int,
+) -> tuple[Tensor, Tensor]:
     """Attributions (n, layers, size, size) of one path a window, and what they miss (n,)."""
     method = IntegratedGradients(classifier)
     found, error = torch.empty_like(values), torch.full_like(change, torch.inf)

@@ -36,7 +36,11 @@ def lattice(windows: Windows, most: int) -> tuple[np.ndarray, int]:
 
 
 def lattice_maps(
-    cubes: dict[str, xr.Dataset], windows: Windows, index: np.ndarray, step: int, **values
+    cubes: dict[str, xr.Dataset],
+    windows: Windows,
+    index: np.ndarray,
+    step: int,
+    **values: np.ndarray,
 ) -> dict[str, xr.Dataset]:
     """Lay values of the centres of a lattice on grids whose cells are n times as wide.
 

@@ -1,6 +1,6 @@
 """What one fold of a split gives a method: scaled windows, and which centres are whose."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class Fold:
 
 
 def make_fold(
-    cubes: dict[str, xr.Dataset],
+    cubes: Mapping[str, xr.Dataset],
     split: str,
     number: int,
     settings: SplitSettings,
@@ -88,7 +88,7 @@ def make_fold(
 
 
 def labels(
-    cubes: dict[str, xr.Dataset], windows: Windows, target: str
+    cubes: Mapping[str, xr.Dataset], windows: Windows, target: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a target's labels at all centres.
 

@@ -37,7 +37,9 @@ class Fitted(Protocol):
         These cells, a region each, as `pack` writes them; empty if that was not kept.
     """
 
-    seen: tuple[str, ...]
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The cells."""
 
 
 def check(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,7 @@ from mpm.masking import Mask
 from mpm.scaling import Scaling
 from mpm.study import Study
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "demo": {
         "window": 15,

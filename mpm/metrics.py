@@ -169,8 +169,8 @@ def paired_difference(
         If folds, cells or deposits differ, or there is no such metric.
     """
     both = {"a": folds_a, "b": folds_b}
-    options = {"areas": areas, "draws": draws, "seed": seed}
-    return paired_differences(both, [("a", "b")], [metric], **options)["a", "b", metric]
+    found = paired_differences(both, [("a", "b")], [metric], areas=areas, draws=draws, seed=seed)
+    return found["a", "b", metric]
 
 
 def paired_differences(

@@ -51,7 +51,8 @@ def to_nearest(
             away[some] = np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)
             enough = np.maximum(away[some] - tolerance, 0) ** 2 + square.max() / 4
             open_.append(some[vertex[:, -1] ** 2 < enough])
-        left, tried = np.concatenate(open_) if tried < tree.n else [], tried * 4
+        left = np.concatenate(open_) if tried < tree.n else left[:0]
+        tried *= 4
     return away
 
 

@@ -12,9 +12,10 @@ import pyproj
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from mpm import artefacts
@@ -72,7 +73,7 @@ def show_map(
     *,
     label: str,
     title: str = "",
-    cmap: str = "viridis",
+    cmap: str | Colormap = "viridis",
     limits: tuple[float | None, float | None] | None = None,
     deposits: pd.DataFrame | None = None,
     bar: bool = True,
@@ -89,7 +90,7 @@ def show_map(
     label : str
         Of the colour bar, with units.
     title : str
-    cmap : str
+    cmap : str or Colormap
     limits : (float, float), optional
         Colour range; by default the 2nd to 98th percentile.
     deposits : DataFrame, optional
@@ -109,8 +110,9 @@ def show_map(
     image = ax.imshow(values, extent=extent_km(layer), cmap=cmap, vmin=limits[0], vmax=limits[1])
     ax.set_facecolor(NODATA)
     if bar:
-        low, high = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[(low, high)]
+        norm = image.norm
+        low, high = bool((values < norm.vmin).any()), bool((values > norm.vmax).any())
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
         ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
     if deposits is not None and len(deposits):
         show_deposits(deposits, ax)
@@ -200,7 +202,7 @@ def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
     show_map(plane / divisor, ax, label="", axes=False, bar=False)
     ax.set_title(heading, fontsize=8)
     # beside the map itself: as high as it is, whatever the shape of the region
-    bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.03, 0, 0.05, 1]))
+    bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes((1.03, 0, 0.05, 1)))
     bar.set_label(units, fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
@@ -371,7 +373,7 @@ def overview(
 ) -> Figure:
     """Draw the whole way on one wide picture: evidence, likelihood, uncertainty, explanation."""
     fig = plt.figure(figsize=(16, 4.4), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 2.6])
+    left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.6]).flat
     for ax, name in zip(left.subplots(2, 2).flat, layers, strict=True):
         plane = cube["evidence"].sel(layer=name)
         show_map(plane, ax, label="", title=readable(name), bar=False, axes=False, cmap="cividis")
@@ -471,7 +473,9 @@ def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
     ax.add_artist(bar)
 
 
-def show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
+def show_cells(
+    cells: np.ndarray, grid: xr.Dataset | xr.DataArray, ax: Axes, color: str = "black"
+) -> None:
     """Draw cells (y, x, bool) of a grid as dots on a map in kilometres."""
     rows, cols = np.nonzero(cells)
     x, y = grid["x"].values[cols] / 1e3, grid["y"].values[rows] / 1e3
@@ -483,7 +487,7 @@ def readable(name: str) -> str:
     return str(name).replace("_", " ").replace("=", ": ")
 
 
-def halo(color: str, linewidth: float) -> list[withStroke]:
+def halo(color: str, linewidth: float) -> list[AbstractPathEffect]:
     """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
     return [withStroke(linewidth=linewidth, foreground=color)]
 

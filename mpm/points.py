@@ -148,7 +148,7 @@ def within(points: np.ndarray, cells: xr.DataArray, margin: float = 0) -> np.nda
     """Say which points (n, 2) lie in a region or at most `margin` (m) beside it: bool (n,)."""
     west, south, east, north = cells.rio.bounds()
     low, high = np.array([west, south]) - margin, np.array([east, north]) + margin
-    return ((points >= low) & (points <= high)).all(axis=1)
+    return np.all((points >= low) & (points <= high), axis=1)
 
 
 def lines(wrong: np.ndarray, table: pd.DataFrame) -> str:
@@ -174,7 +174,9 @@ def _swapped(
     enough = swapped.sum() >= min(3, 0.1 * len(there)) and swapped.sum() > outside.sum() / 2
     if not (swapped.any() and enough):
         return np.zeros(len(there), bool)
-    west, south, east, north = geography.window(cells, crs, 0)
+    box = geography.window(cells, crs, 0)
+    assert box is not None  # some points do lie in the region
+    west, south, east, north = box
     # where longitudes and latitudes are alike, neighbours of the region look exchanged
     alike = any(west + turn <= north and south <= east + turn for turn in (-360, 0, 360))
     return swapped & (not alike)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from mpm.folds import Fold
 from mpm.pu_selection import choose_negatives
 from mpm.windows import Windows
 
+Head = Literal["probe", "full", "last", "frozen"]
+
 
 def score_cells(
     fold: Fold,
     encoder: mae.Encoder,
-    head: str,
+    head: Head,
     *,
     sees: str,
     aligned: bool,
@@ -36,7 +39,7 @@ def score_cells(
     fold : Fold
     encoder : Encoder
         Not changed.
-    head : str
+    head : {"probe", "full", "last", "frozen"}
         "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
         as `FineTuneSettings.train`.
     sees : {"network", "cell", "statistics"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import BaseEstimator
 
 from mpm.classifier import Classifier
 from mpm.memory import give_memory_back
@@ -21,7 +22,7 @@ EXACT = 8  # players up to which all coalitions are scored
 AT_ONCE = 128  # windows a pass
 
 
-def tree_shap(model, features: np.ndarray) -> np.ndarray:
+def tree_shap(model: BaseEstimator, features: np.ndarray) -> np.ndarray:
     """Return SHAP values of a fitted tree model for the positive class: (n, layers).
 
     They are parts of the log odds in gradient boosting, of the probability in a forest.
@@ -101,7 +102,13 @@ def patch_game(
     return _window_game(classifier, windows, index, background, spread)
 
 
-def _window_game(classifier, windows, index, background, spread) -> Game:
+def _window_game(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    background: np.ndarray,
+    spread: Callable[[np.ndarray], np.ndarray],
+) -> Game:
     """`spread` turns players (m, players) into cells of a window, (m, C, H, W) or broadcast so."""
     classifier = classifier.eval()
     others, theirs = windows.gather(background)

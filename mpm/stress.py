@@ -173,7 +173,14 @@ def block_sides(
     return pd.concat(tables, ignore_index=True)
 
 
-def _possible(cubes, study, kind: str, fold: int, settings: SplitSettings, side: float) -> bool:
+def _possible(
+    cubes: Mapping[str, xr.Dataset],
+    study: Study,
+    kind: str,
+    fold: int,
+    settings: SplitSettings,
+    side: float,
+) -> bool:
     """Whether a map of this size has room for the blocks."""
     regions = list(cubes.values())
     if 0 < side < 2 * min(map(cell_km, regions)):

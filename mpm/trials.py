@@ -159,7 +159,7 @@ def make(
     *,
     name: str,
     processes: int,
-    own: Mapping = (),
+    own: Mapping | None = None,
 ) -> dict[Key, pd.DataFrame]:
     """Do some work for methods on folds, in parallel processes, unless it was done before.
 
@@ -185,7 +185,7 @@ def make(
     RuntimeError
         If the work fails; names split, fold and method.
     """
-    known = _made_of(bench, wanted, work, dict(own))
+    known = _made_of(bench, wanted, work, dict(own or {}))
     places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in known}
     folds: dict[tuple, dict] = {}
     for (split, number, method), facts in known.items():
@@ -256,8 +256,8 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
     if bench.build:
         fold = bench.build(bench, cubes, split, number)
     else:
-        ways = {"targets": list(bench.study.targets)}
-        fold = make_fold(cubes, split, number, bench.settings, bench.window(cubes), **ways)
+        targets, window = list(bench.study.targets), bench.window(cubes)
+        fold = make_fold(cubes, split, number, bench.settings, window, targets=targets)
     positive, deposit = labels(cubes, fold.windows, bench.target)
     backbone = _backbone(bench, first, fold) if any(map(_on_backbone, names)) else None
     for name in names:
