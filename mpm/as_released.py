@@ -170,6 +170,11 @@ def protocol_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], step: str, numb
     -------
     Fold
         Cells that no part holds were not picked.
+
+    Raises
+    ------
+    ValueError
+        If there are too few positive cells to be parted three ways.
     """
     how, regions, side = STEPS[step], list(cubes.values()), bench.window(cubes)
     seed = bench.seed + number

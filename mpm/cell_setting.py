@@ -41,7 +41,7 @@ class Setting:
         Of all centres.
     positive, deposit : array (n,)
         Of `folds.labels`.
-    typical : array of int
+    typical : array (n,) of int
         Cells of usual background, of `explain.typical_cells`.
     device : device
     """
@@ -81,7 +81,7 @@ class Setting:
         return float(cube["x"][windows.col[centre]]), float(cube["y"][windows.row[centre]])
 
     def baselines(self) -> torch.Tensor:
-        """Return the windows of the typical cells."""
+        """Return the windows of the typical cells, (cells, layers, size, size)."""
         return self.fold.windows.gather(self.typical)[0]
 
 

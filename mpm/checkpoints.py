@@ -126,7 +126,7 @@ class Checkpoint:
 
 
 def digest(*parts: np.ndarray | Tensor) -> str:
-    """Return a fingerprint of arrays' types, shapes and values: 16 hexadecimal digits."""
+    """Return a fingerprint of arrays (any shape), their types and values: 16 hexadecimal digits."""
     total = hashlib.sha256()
     for part in parts:
         part = torch.as_tensor(part).detach().cpu().contiguous()
@@ -150,7 +150,7 @@ def fingerprint_of(
         Before its first step.
     fabric : Fabric
     windows : Windows
-    train, held_out : array of int
+    train, held_out : array (n,) of int
         Numbers of centres.
     """
     places = (windows.region, windows.row, windows.col)
@@ -193,7 +193,7 @@ def write(path: Path, progress: Progress, fingerprint: dict) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what `write` wrote.
+    """Read what `write` wrote: tensors (any shape) by name, and the state.
 
     Raises
     ------

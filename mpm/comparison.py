@@ -302,7 +302,20 @@ def variant_fold(
     *,
     targets: Sequence[str],
 ) -> Fold:
-    """Return a fold, standardised as the variant wants it."""
+    """Return a fold, standardised as the variant wants it.
+
+    Parameters
+    ----------
+    cubes : dict of Dataset
+        By region, with labels.
+    variant : Variant
+    kind, number
+        The split, and the number of its fold.
+    settings : SplitSettings
+    window : int
+        Side of the windows (cells).
+    targets : sequence of str
+    """
     fold = make_fold(cubes, kind, number, settings, window, targets=targets)
     if not variant.per_region:
         return fold
@@ -323,7 +336,19 @@ def backbone(
     seed: int,
     device: torch.device | str,
 ) -> mae.MaskedAutoencoder:
-    """Pretrain a variant's backbone on a fold's training windows, or leave its weights random."""
+    """Pretrain a variant's backbone on a fold's training windows, or leave its weights random.
+
+    Parameters
+    ----------
+    fold : Fold
+        Of `variant_fold`.
+    variant : Variant
+    config : MAEConfig
+        Size and task of the network, with what the variant changes.
+    plan : Plan
+    seed : int
+    device : device
+    """
     if not variant.pretrained:
         return mae.build(config, seed).eval()
     settings = replace(training.PRETRAIN_PRESETS[plan.preset], reports=1)

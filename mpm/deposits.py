@@ -58,7 +58,7 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
 
 
 def locate(found: pd.DataFrame, cells: xr.DataArray) -> pd.DataFrame:
-    """Add row and col to a table with x and y (m), and drop what lies outside the grid."""
+    """Add row and col to a table with x and y (m), and drop what lies outside the grid (y, x)."""
     rows, columns = rowcol(cells.rio.transform(), found["x"], found["y"], op=float)
     found = found.assign(row=np.floor(rows), col=np.floor(columns))
     inside = found["row"].between(0, cells.shape[0] - 1) & found["col"].between(

@@ -68,6 +68,11 @@ class MAEConfig:
 def patchify(windows: Tensor, size: int) -> Tensor:
     """Cut square windows into flat tokens: (N, C, H, W) -> (N, L, C*size*size).
 
+    Raises
+    ------
+    ValueError
+        If the side of a window is no multiple of a patch's.
+
     Source: He et al. 2022, arXiv:2111.06377, section 3; here for any number of layers.
     """
     n, c, h, w = windows.shape
@@ -90,6 +95,11 @@ def sine_positions(tokens: int, width: int) -> Tensor:
 
     The learned positions start from these: from small noise a short training never learns where
     patches lie, and fills windows with their mean.
+
+    Raises
+    ------
+    ValueError
+        If the width is no multiple of 4.
 
     Source: He et al. 2022, arXiv:2111.06377, appendix A.1 (there they stay fixed).
     """

@@ -94,13 +94,21 @@ def layer_contributions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attribute the logit of windows to layers, in memory that does not grow with a window's size.
 
-    Parameters and errors as of `integrated_gradients`.
+    Parameters
+    ----------
+    classifier, windows, index, baselines, steps, most_steps, batch, device, label
+        As for `integrated_gradients`.
 
     Returns
     -------
     signed, absolute : array (n, layers)
         Of `by_layer`, float32.
     gap : array (n,)
+
+    Raises
+    ------
+    MemoryError
+        If a batch does not fit.
     """
     signed, absolute = torch.empty(2, len(index), windows.layers)
     gap = torch.empty(len(index))
@@ -122,7 +130,12 @@ def evidence_contributions(
 ) -> pd.DataFrame:
     """Attribute the logit of windows to evidence layers: signed, (n, evidence layers).
 
-    Parameters as of `integrated_gradients` and `by_evidence`.
+    Parameters
+    ----------
+    classifier, windows, index, baselines, device
+        As for `integrated_gradients`.
+    origin : sequence of str
+        As for `by_evidence`.
     """
     signed, _, _ = layer_contributions(
         classifier, windows, index, baselines=baselines, device=device
@@ -308,7 +321,17 @@ def distance_to_positives(
 def describe_cell(
     windows: Windows, centre: int, cubes: Mapping[str, xr.Dataset], likelihood: float
 ) -> str:
-    """Say where a centre lies: region, longitude, latitude, likelihood."""
+    """Say where a centre lies: region, longitude, latitude, likelihood.
+
+    Parameters
+    ----------
+    windows : Windows
+    centre : int
+        Number of the centre.
+    cubes : mapping of Dataset
+        By region, in the order of the windows.
+    likelihood : float
+    """
     region, cube = list(cubes.items())[windows.region[centre]]
     x, y = float(cube["x"][windows.col[centre]]), float(cube["y"][windows.row[centre]])
     to_degrees = pyproj.Transformer.from_crs(cube.rio.crs, "EPSG:4326", always_xy=True)

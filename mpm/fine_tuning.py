@@ -79,9 +79,9 @@ def fine_tune(
     encoder : Encoder
         Copied, not changed.
     windows : Windows
-    positives, negatives : array of int
+    positives, negatives : array (n,) of int
         Training centres.
-    validation : array of int
+    validation : array (n,) of int
         Centres on which the best step and the temperature are chosen.
     labels : array (n,) of bool
         Positive cells among all centres; only those of `validation` are read.

@@ -27,7 +27,7 @@ class Fold:
         Fitted on the training cells.
     windows : Windows
         All centres of all regions.
-    train, validation, test : array of int
+    train, validation, test : array (n,) of int
         Numbers of centres.
     """
 
@@ -106,7 +106,17 @@ def labels(
 def open_fold(
     study: Study, cubes: dict[str, xr.Dataset], split: str, number: int, settings: SplitSettings
 ) -> tuple[Fold, mae.MaskedAutoencoder]:
-    """Return a fold, scaled as its backbone was, and the backbone that knows its training cells."""
+    """Return a fold, scaled as its backbone was, and the backbone that knows its training cells.
+
+    Parameters
+    ----------
+    study : Study
+    cubes : dict of Dataset
+        By region, with labels.
+    split, number
+        The split, and the number of its fold.
+    settings : SplitSettings
+    """
     first = next(iter(cubes.values()))
     seen = {"layers": first["layer"].values.tolist(), "units": first["units"].values.tolist()}
     model, scaling, _ = mae.load(mae.backbone_path(study, split, number), **seen)

@@ -77,7 +77,7 @@ def to_plane(
 
     Parameters
     ----------
-    shapes : array of geometry
+    shapes : array (n,) of geometry
         In `crs`.
     crs : CRS
     cells : DataArray (y, x)
@@ -91,10 +91,10 @@ def to_plane(
 
     Returns
     -------
-    shapes : array of geometry
+    shapes : array (n,) of geometry
         In the CRS of `cells`; long edges follow their course in `crs`. A geometry may come in
         several parts.
-    rows : array of int
+    rows : array (n,) of int
         Which of the given geometries each belongs to.
     """
     shapes = _repaired(shapely.force_2d(shapes))
@@ -121,7 +121,7 @@ def to_plane(
 
 
 def segmentized(shapes: np.ndarray, longest: float) -> np.ndarray:
-    """Cut edges into equal parts of at most `longest`; the shapes stay what they are."""
+    """Cut edges of shapes (n,) into equal parts of at most `longest`; they stay what they are."""
     shapes = shapes.copy()
     some = shapely.length(shapes) > longest  # GEOS refuses lines of no length
     shapes[some] = shapely.segmentize(shapes[some], longest)

@@ -31,6 +31,14 @@ def describe(
 ) -> tuple[list[str], str, str]:
     """Say what `read` makes of a layer, without its values.
 
+    Parameters
+    ----------
+    study : Study
+    layer : Layer
+    region : str
+    cells : DataArray (y, x)
+        The region's grid.
+
     Returns
     -------
     list of str

@@ -57,7 +57,7 @@ def scores(
     Parameters
     ----------
     y, p, deposit, threshold
-        As in `Prediction`.
+        As for `Prediction`.
     areas : sequence of float
         Shares of the test area for the capture rates.
     draws : int
@@ -190,6 +190,8 @@ def paired_differences(
         Method to its folds.
     pairs : sequence of (str, str)
     metrics : sequence of str
+    areas, draws, seed
+        As for `paired_difference`.
 
     Returns
     -------

@@ -25,7 +25,17 @@ FILLED = {"MAE": "network", "bilinear": "interpolated"}
 def split_maps(
     cubes: Mapping[str, xr.Dataset], split: Split, *, positives: Sequence[np.ndarray], title: str
 ) -> Figure:
-    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region."""
+    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region.
+
+    Parameters
+    ----------
+    cubes : mapping of Dataset
+        By region.
+    split : Split
+    positives : sequence of array (y, x)
+        bool, a region each.
+    title : str
+    """
     names = ["dead zone", "train", "validation", "test"]
     colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
     scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)

@@ -61,6 +61,15 @@ def facts(layer: Layer, path: Path, what: str) -> dict:
 def pixels(path: Path, variable: str, band: int, window: tuple[slice, slice]) -> np.ndarray:
     """Read a window (row, column) of one plane, in the file's order of rows.
 
+    Parameters
+    ----------
+    path : Path
+    variable : str
+    band : int
+        Position along the third dimension, from 1.
+    window : tuple of slice
+        Rows and columns.
+
     Returns
     -------
     array (row, column)

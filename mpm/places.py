@@ -53,7 +53,7 @@ def plane(place: xr.Dataset) -> xr.DataArray:
 
 
 def cut(cells: xr.DataArray, part: Part | None) -> xr.DataArray:
-    """Cut a part out of a grid, as a grid: slicing alone would keep the old corner."""
+    """Cut a part out of a grid (y, x), as a grid: slicing alone would keep the old corner."""
     if part is None:
         return cells
     top, left = (side.indices(size)[0] for side, size in zip(part, cells.shape, strict=True))
@@ -63,7 +63,7 @@ def cut(cells: xr.DataArray, part: Part | None) -> xr.DataArray:
 
 
 def padded(cells: xr.DataArray, margin: int) -> xr.DataArray:
-    """Make a grid with so many more cells on each side."""
+    """Make a grid (y, x) with so many more cells on each side."""
     to = cells.rio.transform()
     corner = to.c - margin * to.a, to.f - margin * to.e
     return grid(cells.rio.crs, corner, to.a, tuple(size + 2 * margin for size in cells.shape))

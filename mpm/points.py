@@ -104,7 +104,12 @@ def place(
 def coordinates(
     table: pd.DataFrame, path: Path, what: str, *, x: str, y: str, crs: str
 ) -> tuple[pyproj.CRS, np.ndarray]:
-    """Return the CRS of points and their coordinates in it (n, 2); parameters as for `place`.
+    """Return the CRS of points and their coordinates in it, (n, 2).
+
+    Parameters
+    ----------
+    table, path, what, x, y, crs
+        As for `place`.
 
     Raises
     ------
@@ -125,6 +130,14 @@ def coordinates(
 
 def numbers(table: pd.DataFrame, name: str | None, path: Path, what: str) -> np.ndarray:
     """Return a column as numbers, NaN where it is blank: (n,).
+
+    Parameters
+    ----------
+    table : DataFrame
+    name : str or None
+        Of the column.
+    path, what
+        Its file, and whose it is, for the message.
 
     Raises
     ------

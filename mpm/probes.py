@@ -50,7 +50,7 @@ def score_cells(
         Of the fine-tuning.
     seed : int
         Of the fine-tuning.
-    parts : sequence of array of int
+    parts : sequence of array (n,) of int
         Centres of training, validation and test cells.
     positive : array (all centres,)
         bool.
@@ -94,6 +94,14 @@ def features(
 
     "network": CLS, mean and centre tokens. "cell": the layers at the centre. "statistics": these,
     and mean and spread of each layer over the window.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    windows : Windows
+    index : array (n,) of int
+        Centres.
+    sees : {"network", "cell", "statistics"}
     """
     if sees == "cell":
         return np.nan_to_num(windows.centres(index))

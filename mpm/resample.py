@@ -176,7 +176,7 @@ def class_shares(
 
 
 def touches(source: Source, cells: xr.DataArray) -> bool:
-    """Whether any cell's centre lies on the raster, or within a pixel of it."""
+    """Whether the centre of any cell (y, x) lies on the raster, or within a pixel of it."""
     how = plan(source, cells)
     for strip in places.strips(cells):
         rows, columns, near = places.centres(source, strip, how.longitude)

@@ -174,6 +174,15 @@ def surroundings(
     """Return a standardised layer (y, x) about a cell, at most `reach` cells to each side.
 
     Its attributes `x` and `y` are the cell's own coordinates (m).
+
+    Parameters
+    ----------
+    cube : Dataset
+    scaling : Scaling
+    layer : str
+    row, col : int
+        The cell.
+    reach : int
     """
     near = {
         "y": slice(max(row - reach, 0), row + reach + 1),

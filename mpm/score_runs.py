@@ -164,6 +164,8 @@ def score_against_truth(
         One split and method.
     hidden, truth : list of array (y, x)
         Of `undiscovered`, and the true probability, a region each.
+    draws, seed : int
+        Of the bootstrap.
 
     Returns
     -------

@@ -82,6 +82,11 @@ def fold_count(
 ) -> int:
     """Return how many folds of a kind there are; of districts the map decides.
 
+    Parameters
+    ----------
+    kind, cubes, settings, targets
+        As for `make_split`.
+
     Raises
     ------
     ValueError
@@ -109,6 +114,12 @@ def all_runs(
 
     Of "random" there are as many folds as `settings` says, of "final" one.
 
+    Parameters
+    ----------
+    kinds : sequence of str
+    cubes, settings, targets
+        As for `make_split`.
+
     Raises
     ------
     ValueError
@@ -128,7 +139,14 @@ def obstacles(
     settings: SplitSettings,
     targets: Sequence[str],
 ) -> dict[str, str]:
-    """Say of each kind of split why a study does not allow it: "" if it does."""
+    """Say of each kind of split why a study does not allow it: "" if it does.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+    cubes, settings, targets
+        As for `make_split`.
+    """
     found: dict[str, str] = dict.fromkeys(kinds, "")
     for kind in kinds:
         try:
@@ -254,6 +272,11 @@ def fold_numbers(
     But for the random split, touching deposits with their positive neighbourhoods stay in one fold,
     and so do parts of a neighbourhood that invalid cells cut through.
 
+    Parameters
+    ----------
+    cubes, kind, settings, targets
+        As for `make_split`; "region" and "final" have no folds of their own.
+
     Raises
     ------
     ValueError
@@ -287,6 +310,11 @@ def fold_table(
     """Count the cells, and the deposits of each target, that every fold tests; a row a fold.
 
     A deposit that is parted counts where its first cell is tested.
+
+    Parameters
+    ----------
+    cubes, kind, settings, targets
+        As for `fold_numbers`.
     """
     numbers = fold_numbers(cubes, kind, settings, targets)
     return _count(cubes, numbers, fold_count(kind, cubes, settings, targets), targets)

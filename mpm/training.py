@@ -68,7 +68,7 @@ def pretrain(
     ----------
     config : MAEConfig
     windows : Windows
-    train, held_out : array of int
+    train, held_out : array (n,) of int
         Centres to train on, and to report the loss on (nothing is chosen by it).
     settings : PretrainSettings
     seed : int
@@ -265,7 +265,19 @@ def held_out_loss(
     most: int = 256,
     seed: int = 0,
 ) -> float:
-    """Return the masked loss on some windows, with masks that are the same at every call."""
+    """Return the masked loss on some windows, with masks that are the same at every call.
+
+    Parameters
+    ----------
+    model : MaskedAutoencoder
+        Wrapped for training or not.
+    windows : Windows
+    index : array (n,) of int
+        Centres.
+    most : int
+        Windows that are drawn of them.
+    seed : int
+    """
     if len(index) == 0:
         return float("nan")
     rng = np.random.default_rng(seed)

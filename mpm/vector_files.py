@@ -141,6 +141,13 @@ def classes(path: Path, name: str | None, what: str) -> set:
 def column(table: pd.DataFrame, name: str | None, what: str, path: Path) -> pd.Series:
     """Return a table's column by name.
 
+    Parameters
+    ----------
+    table : DataFrame
+    name : str or None
+    what, path
+        Whose column it is, and its file, for the message.
+
     Raises
     ------
     ValueError

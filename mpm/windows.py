@@ -72,7 +72,7 @@ class Windows:
     def batches(
         self, index: np.ndarray | Tensor, size: int, *, label: str | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gather the windows of some centres a batch at a time, under a bar if `label` names it."""
+        """Gather windows (n, layers, size, size) by batches, under a bar if `label` names it."""
         hidden = label is None or artefacts.quiet()
         for start in tqdm(range(0, len(index), size), desc=label, disable=hidden, leave=False):
             yield self.gather(index[start : start + size])
