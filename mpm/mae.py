@@ -112,7 +112,7 @@ class MaskedAutoencoder(nn.Module):
         return error / count.clamp(min=1)
 
     def squared_error(self, values: Tensor, observed: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        """Return the sum () of squared errors over cells of windows (N, C, H, W), and their number ().
+        """Return the sum () of squared errors over cells of windows (N, C, H, W), and their number.
 
         These are hidden *and* observed cells, or with `loss_on` "all" every cell, visible and
         missing ones (as zeros) included.
