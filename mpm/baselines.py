@@ -249,7 +249,3 @@ class CheckLayers(TransformerMixin, BaseEstimator):
         """
         evidence = checked(X, self.layers)
         return np.where(self.unobserved_, 0.0, evidence) if self.unobserved_.any() else evidence
-
-    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Return the layer names (layers,)."""
-        return np.asarray(self.layers, dtype=object)

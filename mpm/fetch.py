@@ -234,12 +234,12 @@ def _download(entries: list[Entry], folder: Path, *, progress: bool) -> None:
 def _download_one(entry: Entry, store: pooch.Pooch, mirror: Path | None) -> None:
     from requests.exceptions import RequestException
 
-    source = mirror and mirror / entry.place
+    source = mirror / entry.place if mirror else entry.url
 
     def transfer(url: str, output: str, _: object) -> None:
         # pooch makes this file readable by its owner only; made anew it gets the usual rights
         Path(output).unlink()
-        if source is None:
+        if not isinstance(source, Path):
             pooch.HTTPDownloader(timeout=60)(url, output, None)
         elif source.is_file():
             shutil.copyfile(source, output)
