@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import tiny, toy_cube, toy_study
 
-from mpm import artefacts, folds
+from mpm import artefacts, folds, mae
 from mpm.scaling import Scaling
 from mpm.splits import Split, SplitSettings, make_split
 
@@ -205,3 +206,24 @@ def test_settings_of_a_former_version_still_read(tmp_path):
 def test_missing_settings_say_which_notebook_writes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="splits.json is missing; run notebook 02_mae"):
         folds.read_settings(SimpleNamespace(processed=tmp_path))
+
+
+def test_a_fold_is_opened_as_its_backbone_knew_it(tmp_path, monkeypatch):
+    "Scaled as in pretraining, not anew; a backbone of another fold has seen this one's test cells"
+    cubes = {"north": toy_cube(1), "south": toy_cube(2)}
+    study = toy_study(tmp_path, monkeypatch, cubes)
+    rules = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7)
+    made = folds.make_fold(cubes, "blocks", 1, rules, 9, targets=["MVT"])
+    model = mae.build(tiny(), seed=1)
+    layers = cubes["north"]["layer"].values.tolist()
+    kept = {"layers": layers, "scaling": made.scaling, "facts": {}}
+    for number in (1, 3):
+        mae.save(model, mae.backbone_path(study, "blocks", number), **kept)
+    fold, found = folds.open_fold(study, cubes, "blocks", 1, rules)
+    assert fold.scaling == made.scaling and found.config == model.config
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(fold, part), getattr(made, part))
+    with pytest.raises(
+        ValueError, match="leak: the scaling was fitted on [0-9]+ test cells of region 0"
+    ):
+        folds.open_fold(study, cubes, "blocks", 3, rules)
