@@ -133,9 +133,12 @@ def check_same(number: int, fabric: "Fabric", what: str) -> None:
     ValueError
         If they do not.
     """
-    here = torch.tensor(number, device=fabric.device)
     least, most = (
-        torch.as_tensor(fabric.all_reduce(here, reduce_op=which)).item() for which in ("min", "max")
+        # a tensor each, as it is reduced in its place
+        torch.as_tensor(
+            fabric.all_reduce(torch.tensor(number, device=fabric.device), reduce_op=which)
+        ).item()
+        for which in ("min", "max")
     )
     if least != most:
         raise ValueError(
