@@ -25,6 +25,8 @@ TINY = {
     "pairs": 12,
     "shifts": 10,
     "stressed": ["logistic_regression"],
+    "taught_nothing": ["logistic_regression"],
+    "deals": 2,
     "blinded": ["mae_features_logistic"],
     "simple": ["picking_rule", "logistic_regression"],
     "sides": [0, 200],
