@@ -5,7 +5,8 @@
 #   make verify [STUDY=demo]                      run a study again elsewhere, compare every result
 #   make notebooks                                put the demo's outputs into notebooks/
 #   make lab                                      open the notebooks in JupyterLab
-#   make check                                    lint and formatting
+#   make check                                    lint, formatting and types
+#   make coverage [ARGS="-k splits"]              lines of mpm that tests run, the least covered first
 #   make clean                                    remove .venv, caches and test artefacts; no data
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test verify notebooks lab check clean
+.PHONY: help figures test verify notebooks lab check coverage clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -53,6 +54,15 @@ lab: $(STAMP)
 check: $(STAMP)
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
+	@$(BIN) -m mypy
+
+# Without notebooks, which run in kernels of their own; other processes are counted, too.
+coverage: $(STAMP)
+	@$(BIN) -m coverage erase
+	@status=0; \
+	$(BIN) -m coverage run -m pytest tests -m "not slow" $(ARGS) || status=$$?; \
+	$(BIN) -m coverage combine -q && $(BIN) -m coverage report --sort=cover || status=1; \
+	exit $$status
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .benchmarks mpm.egg-info

@@ -4,6 +4,7 @@ import argparse
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from mpm.commands import add_parsers
 from mpm.commands import check as _check
@@ -116,7 +117,7 @@ def _add_pretrain_options(pretrain: argparse.ArgumentParser) -> None:
 
 
 def _add_compare_options(compare: argparse.ArgumentParser) -> None:
-    words = {"type": _words, "metavar": "A,B"}
+    words: dict[str, Any] = {"type": _words, "metavar": "A,B"}
     compare.add_argument("--variants", default=[], help="names of them; all by default", **words)
     compare.add_argument(
         "--heads", default=["probe"], help="probe (default), frozen, last, full", **words

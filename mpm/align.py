@@ -111,7 +111,18 @@ def coordinates(
 def planes(
     study: Study, layer: Layer, region: str, cells: xr.DataArray, *, part: Part | None = None
 ) -> np.ndarray:
-    """Return the values of `align_layer` alone: float32 (layer, y, x)."""
+    """Return the values of `align_layer` alone: float32 (layer, y, x).
+
+    Parameters
+    ----------
+    study, layer, region, cells, part
+        As for `align_layer`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `align_layer`.
+    """
     path = study.file(layer, region)
     with vector_files.reading(path, f"layer {layer.name!r}", study.remedy):
         values = np.asarray(kinds.read(study, layer, region, cells, part), "float32")
@@ -136,7 +147,15 @@ def _lack(layer: Layer, path: Path, cells: xr.DataArray) -> str:
 
 
 def area_mask(study: Study, region: str, cells: xr.DataArray) -> np.ndarray:
-    """Return the cells (y, x) whose centre lies in the region's study area."""
+    """Return the cells (y, x) whose centre lies in the region's study area.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file of the area is missing.
+    ValueError
+        If it cannot be read, holds anything but polygons, or none of them touches the region.
+    """
     path = study.area(region)
     if path is None:
         return np.ones(cells.shape, bool)
@@ -187,7 +206,9 @@ def check(study: Study) -> pd.DataFrame:
     return table
 
 
-def _describe(study: Study, layer: Layer, region: str, cells: xr.DataArray, inside) -> dict:
+def _describe(
+    study: Study, layer: Layer, region: str, cells: xr.DataArray, inside: np.ndarray
+) -> dict:
     aligned, path = align_layer(study, layer, region, cells), study.file(layer, region)
     observed = np.isfinite(aligned.values).any(axis=0) & inside
     if not observed.any():

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import psutil
@@ -117,6 +117,7 @@ def _beside(path: Path, *, aside: bool = False) -> list[Path]:
 def _abandoned(place: Path) -> bool:
     """Whether nobody writes a temporary path any more."""
     writer = _NAME.search(place.name)
+    assert writer is not None  # `_beside` finds no others
     try:
         if writer["machine"] != _MACHINE:  # whether it still runs there cannot be asked
             files = [place, *place.rglob("*")]
@@ -175,7 +176,7 @@ def write_text(path: Path, content: str) -> None:
         fresh.write_text(content, encoding="utf-8", newline="\n")
 
 
-def read_json(path: Path) -> dict | list:
+def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises

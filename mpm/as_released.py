@@ -145,7 +145,9 @@ def fit(name: str, task: Task) -> Scorer:
     return Scorer(partial(_less_like, task.fold.windows, known))
 
 
-def _less_like(known_in: Windows, known: np.ndarray, windows: Windows, index: np.ndarray):
+def _less_like(
+    known_in: Windows, known: np.ndarray, windows: Windows, index: np.ndarray
+) -> np.ndarray:
     def features(cells: np.ndarray) -> np.ndarray:
         return known_in.centres(known) if cells is known else windows.centres(cells)
 
@@ -168,6 +170,11 @@ def protocol_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], step: str, numb
     -------
     Fold
         Cells that no part holds were not picked.
+
+    Raises
+    ------
+    ValueError
+        If there are too few positive cells to be parted three ways.
     """
     how, regions, side = STEPS[step], list(cubes.values()), bench.window(cubes)
     seed = bench.seed + number
@@ -175,7 +182,7 @@ def protocol_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], step: str, numb
         targets = list(bench.study.targets)
         fold = make_fold(cubes, "blocks", number, bench.settings, side, targets=targets)
         positive, _ = labels(cubes, fold.windows, bench.target)
-        parts = (fold.train, fold.validation, fold.test)
+        parts: tuple[np.ndarray, ...] = (fold.train, fold.validation, fold.test)
         return _fold(step, number, fold.scaling, fold.windows, parts, positive, how, seed)
     scaling = fit_scaling(regions, [cube["valid"].values for cube in regions])
     windows = _scaled(regions, scaling, side)
@@ -220,14 +227,26 @@ def _deal(cells: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     return np.split(rng.permutation(cells), edges)
 
 
-def _picked(windows: Windows, known, others: np.ndarray, positives: int, seed: int) -> np.ndarray:
+def _picked(
+    windows: Windows, known: np.ndarray, others: np.ndarray, positives: int, seed: int
+) -> np.ndarray:
     """Pick cells least like known deposits, `PER_POSITIVE` for each of a number of positives."""
     count = PER_POSITIVE * positives
-    options = {"quantiles": QUANTILES, "count": count, "seed": seed}
-    return likely_negatives(windows.centres, known, others, **options)
+    return likely_negatives(
+        windows.centres, known, others, quantiles=QUANTILES, count=count, seed=seed
+    )
 
 
-def _fold(step, number, scaling, windows, parts, positive, how: Step, seed: int) -> Fold:
+def _fold(
+    step: str,
+    number: int,
+    scaling: Scaling,
+    windows: Windows,
+    parts: Sequence[np.ndarray],
+    positive: np.ndarray,
+    how: Step,
+    seed: int,
+) -> Fold:
     """Pick the negatives of each part, unless that was done before the split, or all are taken."""
     known = parts[0][positive[parts[0]]]
     chosen = []

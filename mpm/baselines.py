@@ -5,7 +5,7 @@ where missing, `y (n,)` is True in deposit cells.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
@@ -41,7 +41,7 @@ CANDIDATES: dict[str, tuple[dict, ...]] = {
 }
 
 
-def make(method: str, seed: int, layers: Sequence[str], **settings: object) -> BaseEstimator:
+def make(method: str, seed: int, layers: Sequence[str], **settings: Any) -> BaseEstimator:
     """Return an estimator that is not yet fitted.
 
     It gives probabilities for any row, also one without a single observation. Positives are rare,
@@ -249,7 +249,3 @@ class CheckLayers(TransformerMixin, BaseEstimator):
         """
         evidence = checked(X, self.layers)
         return np.where(self.unobserved_, 0.0, evidence) if self.unobserved_.any() else evidence
-
-    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Return the layer names (layers,)."""
-        return np.asarray(self.layers, dtype=object)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mpm import fetch
 from mpm.study import load, studies
@@ -59,9 +60,9 @@ def _lacking(name: str) -> str:
 def _run(name: str, words: list[str], lock: threading.Lock) -> int:
     """Run one study in a process of its own, its lines marked by its name."""
     command = [sys.executable, "-m", "mpm", "run", name, *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, text=True, **streams) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             with lock:
                 print(f"{name}: {line.rstrip()}", flush=True)
     return process.returncode

@@ -16,6 +16,16 @@ def draw_fold(name: str, fold: Prediction, areas: Sequence[float], draws: int, s
 
     The same deposits are drawn for all methods that are tested on the fold. NaN in the draws of a
     fold with fewer than two deposits, whose spread nobody knows.
+
+    Parameters
+    ----------
+    name : str
+        Of the fold; decides which deposits are drawn.
+    fold : Prediction
+    areas : sequence of float
+        As for `metrics.scores`.
+    draws : int
+    seed : int
     """
     drawn = _draw(fold, deposit_weights(name, fold.deposits, draws, seed), areas)
     return _blank(drawn) if fold.deposits < 2 else drawn
@@ -31,6 +41,13 @@ def draw_folds(
     what one deposit alone makes of the score in the other folds, see `_lend`. Without that the mean
     of many small folds, such as districts, would have no interval; were such a fold taken as it is,
     one that is too narrow.
+
+    Parameters
+    ----------
+    folds : mapping of Prediction
+        By name.
+    areas, draws, seed
+        As for `draw_fold`.
 
     Returns
     -------
@@ -93,8 +110,8 @@ def _lend(alone: Sequence[np.ndarray], draws: int, seed: int) -> np.ndarray:
     if not groups:
         return np.full(draws, np.nan)
     # n / (n - 1): the mean is that of the same deposits
-    pool = [(of - of.mean()) * np.sqrt(len(of) / (len(of) - 1)) for of in groups]
-    pool = np.concatenate(pool)
+    apart = [(of - of.mean()) * np.sqrt(len(of) / (len(of) - 1)) for of in groups]
+    pool = np.concatenate(apart)
     # the same deposits for all metrics and methods, so that differences are paired
     chosen = np.random.default_rng([seed, len(pool)]).integers(
         len(pool), size=(len(singles), draws)
@@ -107,15 +124,24 @@ def deposit_weights(name: str, number: int, draws: int, seed: int) -> np.ndarray
 
     One deposit fewer is drawn than there are, and weights are scaled up to n. Drawing n would make
     the spread too small by (n - 1) / n: a half in a fold of two.
+
+    Parameters
+    ----------
+    name : str
+        Of the fold; decides which deposits are drawn.
+    number : int
+        Deposits of the fold, n.
+    draws : int
+    seed : int
     """
-    drawn = np.ones((draws, number))
+    drawn: np.ndarray = np.ones((draws, number))
     if number > 1:
         # seeded by its name, so that a fold draws the same whichever other folds are there
         rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
         chosen = rng.integers(number, size=(draws, number - 1))
         chosen += number * np.arange(draws)[:, None]
-        drawn = np.bincount(chosen.ravel(), minlength=draws * number).reshape(draws, number)
-        drawn = drawn * (number / (number - 1))
+        often = np.bincount(chosen.ravel(), minlength=draws * number).reshape(draws, number)
+        drawn = often * (number / (number - 1))
     return np.concatenate([np.ones((1, number)), drawn])
 
 

@@ -56,12 +56,12 @@ def _state(setting: Setting, centre: int, name: str) -> str:
                 share = np.nanmean(values[valid])
                 return f"{readable(plane)}, as {100 * share:.0f} % of the region"
         return f"{readable(name)}: none of the classes"
-    plane = cube["evidence"].sel(layer=name)
-    value, known = plane.values[cell], plane.values[valid]
+    layer = cube["evidence"].sel(layer=name)
+    value, known = layer.values[cell], layer.values[valid]
     known = known[~np.isnan(known)]
     if np.isnan(value):
         return f"{readable(name)} missing here"
-    divisor, units = readable_units(str(plane["units"].item()), known)
+    divisor, units = readable_units(str(layer["units"].item()), known)
     amount = f"{readable(name)} {_amount(value / divisor, units)}"
     return f"{amount}, {_compared(name, value, known, setting.study.layer(name).kind)}"
 

@@ -93,8 +93,8 @@ def draw(setting: Setting, centre: int) -> Figure:
     attribution, summed = contributions(setting, np.array([centre]))
     spoken = summed.iloc[0]
     fig = plt.figure(figsize=(11, 11), layout="constrained")
-    fig.get_layout_engine().set(rect=(0, 0, 0.985, 1))
-    upper, middle, lower = fig.subfigures(3, 1, height_ratios=[4.5, 5.0, 1.5])
+    fig.set_layout_engine("constrained", rect=(0, 0, 0.985, 1))
+    upper, middle, lower = fig.subfigures(3, 1, squeeze=False, height_ratios=[4.5, 5.0, 1.5]).flat
     left, right = upper.subfigures(1, 2, width_ratios=[1, 1.25])
     near = nearest(setting, centre)
     _locate(setting, centre, near, left.subplots())

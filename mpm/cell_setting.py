@@ -41,7 +41,7 @@ class Setting:
         Of all centres.
     positive, deposit : array (n,)
         Of `folds.labels`.
-    typical : array of int
+    typical : array (n,) of int
         Cells of usual background, of `explain.typical_cells`.
     device : device
     """
@@ -81,7 +81,7 @@ class Setting:
         return float(cube["x"][windows.col[centre]]), float(cube["y"][windows.row[centre]])
 
     def baselines(self) -> torch.Tensor:
-        """Return the windows of the typical cells."""
+        """Return the windows of the typical cells, (cells, layers, size, size)."""
         return self.fold.windows.gather(self.typical)[0]
 
 
@@ -151,7 +151,8 @@ def find(setting: Setting, longitude: float, latitude: float) -> int:
             if len(found):
                 return int(found[0])
             bare = region
-        box = there.transform_bounds(*cube.rio.bounds(), direction="INVERSE")
+        west, south, east, north = cube.rio.bounds()
+        box = there.transform_bounds(west, south, east, north, direction="INVERSE")
         bounds.append(f"{region} {box[0]:.1f} to {box[2]:.1f} E, {box[1]:.1f} to {box[3]:.1f} N")
     if bare:
         raise ValueError(

@@ -19,6 +19,7 @@ from mpm.windows import Windows
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Progress:
         Since the last row.
     """
 
-    model: nn.Module
+    model: "_FabricModule"
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
@@ -102,14 +103,18 @@ class Checkpoint:
 
     def update(self, progress: Progress) -> None:
         """Write the progress if it is time to."""
-        if not self.writes or time.monotonic() - self._written < 60 * self.minutes:
+        if (
+            self.path is None
+            or not self.writes
+            or time.monotonic() - self._written < 60 * self.minutes
+        ):
             return
         write(self.path, progress, self.fingerprint)
         self.step, self._written = progress.step, time.monotonic()
 
     def remove(self) -> None:
         """Delete the file, and what a killed process left beside it: the training has ended."""
-        if not self.writes:
+        if self.path is None or not self.writes:
             return
         with artefacts.atomic(self.path) as fresh:  # this is what tidies up
             fresh.touch()
@@ -121,12 +126,12 @@ class Checkpoint:
 
 
 def digest(*parts: np.ndarray | Tensor) -> str:
-    """Return a fingerprint of arrays' types, shapes and values: 16 hexadecimal digits."""
+    """Return a fingerprint of arrays (any shape), their types and values: 16 hexadecimal digits."""
     total = hashlib.sha256()
     for part in parts:
         part = torch.as_tensor(part).detach().cpu().contiguous()
         total.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-        total.update(part.flatten().view(torch.uint8).numpy())
+        total.update(part.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
 
 
@@ -145,7 +150,7 @@ def fingerprint_of(
         Before its first step.
     fabric : Fabric
     windows : Windows
-    train, held_out : array of int
+    train, held_out : array (n,) of int
         Numbers of centres.
     """
     places = (windows.region, windows.row, windows.col)
@@ -188,7 +193,7 @@ def write(path: Path, progress: Progress, fingerprint: dict) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what `write` wrote.
+    """Read what `write` wrote: tensors (any shape) by name, and the state.
 
     Raises
     ------
@@ -229,7 +234,9 @@ def _unpack(progress: Progress, tensors: dict[str, Tensor], state: dict) -> None
 def _digest(tensors: dict[str, Tensor], state: str) -> str:
     names = sorted(tensors)
     text = f"{names} {state}".encode()
-    return digest(torch.frombuffer(bytearray(text), dtype=torch.uint8), *map(tensors.get, names))
+    return digest(
+        torch.frombuffer(bytearray(text), dtype=torch.uint8), *map(tensors.__getitem__, names)
+    )
 
 
 def _differences(there: dict, here: dict) -> str:

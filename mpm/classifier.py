@@ -23,6 +23,8 @@ class Classifier(nn.Module):
         Scalar that logits are divided by, fitted on validation cells.
     """
 
+    temperature: Tensor
+
     def __init__(
         self, encoder: mae.Encoder, *, view: str = "cls+mean+centre", dropout: float = 0.6
     ):
@@ -110,6 +112,16 @@ def load_classifier(folder: Path) -> Fitted:
 
 
 def classifier_path(study: Study, target: str, split: str, fold: int, *, member: int = 0) -> Path:
-    """Return where a fold's classifier lies, or another member of its ensemble."""
+    """Return where a fold's classifier lies, or another member of its ensemble.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+    split, fold
+        The split, and the number of its fold.
+    member : int
+        Of the ensemble, from 1; 0 is the network itself.
+    """
     name = f"{split}_{fold}" + (f"_member_{member}" if member else "")
     return study.processed / target / "classifiers" / name

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 # Modules that take a while to import are imported by the commands that need them.
 
@@ -121,7 +122,7 @@ def _words(arguments: argparse.Namespace) -> list[str]:
     return words + [f"--set={pair}" for pair in arguments.settings]
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, object]:
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `pipeline.run`; the command line comes before a file of parameters."""
     parameters = _read(arguments.parameters)
     given = {}

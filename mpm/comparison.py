@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ class Plan:
     variants: tuple["Variant", ...]
     runs: tuple[tuple[str, int], ...]
     seeds: tuple[int, ...] = (7,)
-    heads: tuple[str, ...] = ("probe",)
+    heads: tuple[probes.Head, ...] = ("probe",)
     preset: str = "demo"
     steps: int = 0
     without: tuple[str, str] | None = None
@@ -95,7 +95,7 @@ class Variant:
     aligned: bool = False
 
 
-def _masked(name: str, **config) -> Variant:
+def _masked(name: str, **config: Any) -> Variant:
     return Variant(name, config)
 
 
@@ -204,7 +204,16 @@ def keep(path: Path, rows: pd.DataFrame) -> None:
     artefacts.write_table(rows.sort_values([*KEYS, "metric"]).reset_index(drop=True), path)
 
 
-def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFrame:
+def _one(
+    study: Study,
+    cubes: dict[str, xr.Dataset],
+    variant: Variant,
+    run: tuple[str, int],
+    seed: int,
+    plan: Plan,
+    settings: SplitSettings,
+    device: torch.device | str,
+) -> pd.DataFrame:
     """Make the rows of one variant, run and seed that are not there yet."""
     config = _config(cubes, variant, plan)
     fold = variant_fold(cubes, variant, *run, settings, config.window, targets=list(study.targets))
@@ -223,11 +232,17 @@ def _one(study, cubes, variant, run, seed, plan, settings, device) -> pd.DataFra
     if not wanted:
         return pd.DataFrame()
     encoder = backbone(fold, variant, config, plan, seed=seed, device=device).encoder
-    ways = {"sees": variant.sees, "aligned": variant.aligned, "preset": plan.preset, "seed": seed}
+    ways: dict[str, Any] = {
+        "sees": variant.sees,
+        "aligned": variant.aligned,
+        "preset": plan.preset,
+        "seed": seed,
+    }
     rows = []
     for target, head in wanted:
         positive, deposit = labels(cubes, fold.windows, target)
         own = parts[target]
+        assert own is not None  # else it is not wanted
         guess = probes.score_cells(fold, encoder, head, **ways, parts=own, positive=positive)
         made = metrics.Prediction(positive[own[2]], guess, deposit[own[2]], np.nan)
         named = keys | {"target": _label(target, plan), "head": head}
@@ -263,8 +278,9 @@ def _score_rows(made: metrics.Prediction, named: dict, fold: str) -> list[dict]:
 
 def _label(target: str, plan: Plan) -> str:
     """Name a target; one of which a region is left out is not the same target."""
-    held_back = plan.without is not None and plan.without[0] == target
-    return f"{target} without {plan.without[1]}" if held_back else target
+    if plan.without is not None and plan.without[0] == target:
+        return f"{target} without {plan.without[1]}"
+    return target
 
 
 def _known(path: Path, keys: dict) -> set[tuple[str, str]]:
@@ -286,7 +302,20 @@ def variant_fold(
     *,
     targets: Sequence[str],
 ) -> Fold:
-    """Return a fold, standardised as the variant wants it."""
+    """Return a fold, standardised as the variant wants it.
+
+    Parameters
+    ----------
+    cubes : dict of Dataset
+        By region, with labels.
+    variant : Variant
+    kind, number
+        The split, and the number of its fold.
+    settings : SplitSettings
+    window : int
+        Side of the windows (cells).
+    targets : sequence of str
+    """
     fold = make_fold(cubes, kind, number, settings, window, targets=targets)
     if not variant.per_region:
         return fold
@@ -307,7 +336,19 @@ def backbone(
     seed: int,
     device: torch.device | str,
 ) -> mae.MaskedAutoencoder:
-    """Pretrain a variant's backbone on a fold's training windows, or leave its weights random."""
+    """Pretrain a variant's backbone on a fold's training windows, or leave its weights random.
+
+    Parameters
+    ----------
+    fold : Fold
+        Of `variant_fold`.
+    variant : Variant
+    config : MAEConfig
+        Size and task of the network, with what the variant changes.
+    plan : Plan
+    seed : int
+    device : device
+    """
     if not variant.pretrained:
         return mae.build(config, seed).eval()
     settings = replace(training.PRETRAIN_PRESETS[plan.preset], reports=1)
@@ -331,7 +372,9 @@ def backbone(
     return model
 
 
-def _parts(fold: Fold, cubes: dict, target: str, without) -> list[np.ndarray] | None:
+def _parts(
+    fold: Fold, cubes: dict, target: str, without: tuple[str, str] | None
+) -> list[np.ndarray] | None:
     """Training, validation and test centres: all positive ones, and a sample of the others."""
     positive, _ = labels(cubes, fold.windows, target)
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Turn the continental study's files into ones that GIS reads, where they are not already."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -133,7 +134,7 @@ def _write(content: pd.DataFrame | xr.DataArray, output: Path) -> None:
 
 
 # what is written, from which files, by what
-_OUTPUTS = {
+_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame | xr.DataArray]]] = {
     "crust1.tif": (("crust1.bnds", "crust1.vp", "crust1.rho"), geophysics.crust1),
     "gravity_anomalies.tif": (
         ("earth-gravity-10arcmin.nc", "earth-topography-10arcmin.nc"),

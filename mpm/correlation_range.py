@@ -1,5 +1,7 @@
 """How far apart cells must lie to differ: the correlation range of layers, to judge blocks by."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -7,7 +9,7 @@ from scipy.sparse import csr_array
 from scipy.spatial.distance import pdist
 from scipy.stats import rankdata
 
-FALLEN = 1 / np.e  # a correlation below this is taken as gone, as in an exponential model
+FALLEN = 1 / math.e  # a correlation below this is taken as gone, as in an exponential model
 FEWEST = 50  # pairs of cells at one distance, below which nothing is said about it
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 from mpm import artefacts, fetch
+from mpm.layers import Layer
 from mpm.record import RunRecord
-from mpm.study import Study
+from mpm.study import Deposits, Study
 
 NAME = "ro-crate-metadata.json"
 _CONTEXT = [
@@ -65,10 +66,11 @@ def licences(setup: Study, files: Iterable[str]) -> dict[str, str]:
     files : iterable of str
         Paths relative to the study's data folder, as `fetch.input_checksums` gives them.
     """
+    items: list[Layer | Deposits] = [*setup.layers, setup.deposits]
     stated = {
         inside(setup.file(item, region), setup): item.licence
         for region in setup.regions
-        for item in (*setup.layers, setup.deposits)
+        for item in items
     }
     registered = {entry.name: entry.licence for entry in _entries(setup)}
     found = {}
@@ -173,7 +175,10 @@ def _inputs(setup: Study, made: RunRecord, stated: dict[str, str]) -> dict[str, 
     found = {}
     for name, checksum in made.inputs.items():
         url = urls.get(name)
-        facts = {"@id": url or f"#input/{_slug(name)}", "@type": "File" if url else "CreativeWork"}
+        facts: dict = {
+            "@id": url or f"#input/{_slug(name)}",
+            "@type": "File" if url else "CreativeWork",
+        }
         facts |= {"name": name, "sha256": checksum, "license": _ref(_licence(stated[name]))}
         if Path(name).suffix in _KINDS:
             facts["encodingFormat"] = _KINDS[Path(name).suffix]

@@ -33,14 +33,14 @@ def scaled_distributions(
     """
     size = (2.1 * len(layers) + 0.6, 4.6)
     fig, axes = plt.subplots(2, len(layers), figsize=size, layout="constrained", squeeze=False)
-    fig.get_layout_engine().set(hspace=0.06)
+    fig.set_layout_engine("constrained", hspace=0.06)
     for k, name in enumerate(layers):
         before, after = ([_observed(cube, name) for cube in by.values()] for by in (cubes, scaled))
         together = np.concatenate(before)
         units = str(next(iter(cubes.values()))["units"].sel(layer=name).item())
         divisor, units = plots.readable_units(units, together)
-        ends = np.percentile(together, [0.1, 99.9]) / divisor if together.size else (0, 1)
-        _overlaid(axes[0, k], [values / divisor for values in before], np.linspace(*ends, 41))
+        low, high = np.percentile(together, [0.1, 99.9]) / divisor if together.size else (0, 1)
+        _overlaid(axes[0, k], [values / divisor for values in before], np.linspace(low, high, 41))
         _overlaid(axes[1, k], after, np.linspace(-4.5, 4.5, 61))
         title = f"{plots.readable(name)} ({units})"
         axes[0, k].set_title("\n".join(textwrap.wrap(title, 20)), fontsize=9)
@@ -98,7 +98,7 @@ def correlation_map(correlation: pd.DataFrame, groups: Sequence[str]) -> Figure:
     for label in top.get_xticklabels():  # slanting, names over a single layer have room
         label.set(horizontalalignment="left", rotation_mode="anchor")
     side = max(0.2 * len(names), 2.5)
-    bar = fig.colorbar(image, cax=ax.inset_axes([1 + 0.15 / side, 0, 0.15 / side, 1]))
+    bar = fig.colorbar(image, cax=ax.inset_axes((1 + 0.15 / side, 0, 0.15 / side, 1)))
     bar.set_label("rank correlation (Spearman)")
     plots.fit(np.array([[ax]]), (side, side))
     return fig

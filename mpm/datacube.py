@@ -1,10 +1,11 @@
 """The cube: all evidence layers of one region on one grid, in memory or a tile at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,9 @@ def build(study: Study, region: str, *, chunks: int | None = None) -> xr.Dataset
         inside, evidence = _filled(study, region, cells, counts)
     else:
         inside, evidence = _promised(study, region, counts, chunks)
-    coords = {key: ("layer", sum((each[key] for each in facts), [])) for key in facts[0]}
+    coords: dict[str, tuple[str, Any]] = {
+        key: ("layer", sum((each[key] for each in facts), [])) for key in facts[0]
+    }
     coords |= {axis: (axis, cells[axis].values) for axis in "yx"}
     # the planes of a layer of classes are one layer: many classes outvote nobody
     first = np.cumsum([0, *counts[:-1]])
@@ -182,10 +185,12 @@ def _threads(cube: xr.Dataset) -> Iterator[None]:
         yield
 
 
-def _stored(planes: xr.DataArray) -> dict[str, int]:
+def _stored(planes: xr.DataArray) -> dict[Hashable, int]:
     """Sizes of stored chunks: tiles of one plane."""
     lazy = planes.chunksizes
-    tile = {name: max(lazy[name]) if lazy else min(STORED, planes.sizes[name]) for name in "yx"}
+    tile: dict[Hashable, int] = {
+        name: max(lazy[name]) if lazy else min(STORED, planes.sizes[name]) for name in "yx"
+    }
     return {name: tile.get(name, 1) for name in planes.dims}
 
 
@@ -239,7 +244,7 @@ def _version(place: Path) -> tuple[int, int] | None:
     return facts.st_ino, facts.st_mtime_ns
 
 
-def _open(place: Path, chunks: int, version: tuple[int, int]) -> xr.Dataset:
+def _open(place: Path, chunks: int, version: tuple[int, int] | None) -> xr.Dataset:
     cube = xr.open_zarr(place, consolidated=True, decode_coords="all", chunks=None)
     cube = cube.assign_coords({name: cube[name].load() for name in cube.coords})
     for name, planes in cube.data_vars.items():
@@ -251,7 +256,7 @@ def _open(place: Path, chunks: int, version: tuple[int, int]) -> xr.Dataset:
     return cube
 
 
-def _same(block: np.ndarray, place: Path, version: tuple[int, int]) -> np.ndarray:
+def _same(block: np.ndarray, place: Path, version: tuple[int, int] | None) -> np.ndarray:
     """Pass a tile on, if the folder that it was read from is still there: else it may be empty."""
     if _version(place) != version:
         raise ValueError(f"{place} was written anew since it was opened; read it again")

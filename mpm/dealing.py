@@ -72,7 +72,7 @@ def cell_km(cube: xr.Dataset) -> float:
     return abs(float(cube["x"][1] - cube["x"][0])) / 1000
 
 
-def _units(cubes, side_km: float, targets: Sequence[str]) -> list[np.ndarray]:
+def _units(cubes: Sequence[xr.Dataset], side_km: float, targets: Sequence[str]) -> list[np.ndarray]:
     """Number what is dealt: cells, or blocks in which touching deposits share a number; (y, x)."""
     units, offset = [], 0
     for cube in cubes:
@@ -85,7 +85,9 @@ def _units(cubes, side_km: float, targets: Sequence[str]) -> list[np.ndarray]:
     return units
 
 
-def _unit_counts(cubes, units, targets) -> tuple[np.ndarray, np.ndarray]:
+def _unit_counts(
+    cubes: Sequence[xr.Dataset], units: Sequence[np.ndarray], targets: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Deposit groups per unit and target (units, targets), and valid cells per unit."""
     total = max(int(unit.max()) for unit in units) + 1
     counts = np.zeros((total, len(targets)))
@@ -104,7 +106,9 @@ def first_cells(plane: np.ndarray, number: np.ndarray) -> np.ndarray:
     return plane[here][first]
 
 
-def _deal(counts: np.ndarray, sizes: np.ndarray, folds: int, rng) -> np.ndarray:
+def _deal(
+    counts: np.ndarray, sizes: np.ndarray, folds: int, rng: np.random.Generator
+) -> np.ndarray:
     """Deal units to folds: shuffled, those with most deposits first, each to the neediest fold."""
     fold_of = np.zeros(len(sizes), int)
     weight = counts / np.maximum(counts.sum(axis=0), 1)

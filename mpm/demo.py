@@ -121,8 +121,10 @@ def read_truth(folder: Path, region: str) -> xr.Dataset:
         If the folder holds no truth.
     """
     path = _require_truth(Path(folder) / "truth" / f"{region}.tif")
-    with rioxarray.open_rasterio(path, masked=True, cache=False) as bands:
-        bands = bands.load()
+    source = rioxarray.open_rasterio(path, masked=True, cache=False)
+    assert isinstance(source, xr.DataArray)  # of a GeoTIFF
+    with source:
+        bands = source.load()
     truth = {}
     for number, name in enumerate(bands.attrs["long_name"]):
         truth[name] = bands.isel(band=number, drop=True)

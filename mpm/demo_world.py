@@ -82,7 +82,7 @@ class Frame:
     def contours(self, values: np.ndarray) -> list[LineString]:
         """Lines in the region's CRS along which `values` (y, x) is 0."""
         lines = contourpy.contour_generator(z=values).lines(0.0)
-        return [LineString(self.place(line + 0.5)) for line in lines if len(line) > 20]
+        return [LineString(self.place(np.asarray(line) + 0.5)) for line in lines if len(line) > 20]
 
 
 def draw_world(frame: Frame) -> dict:
@@ -280,7 +280,8 @@ def _with_coordinates(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
 def _kilometres(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """East and north (y, x) of the region's centre (km)."""
     along = (np.arange(frame.side) + 0.5 - frame.side / 2) * _FINE / 1000
-    return np.broadcast_arrays(along[np.newaxis, :], -along[:, np.newaxis])
+    east, north = np.broadcast_arrays(along[np.newaxis, :], -along[:, np.newaxis])
+    return east, north
 
 
 def smooth(values: np.ndarray, width: float) -> np.ndarray:

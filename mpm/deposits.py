@@ -58,7 +58,7 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
 
 
 def locate(found: pd.DataFrame, cells: xr.DataArray) -> pd.DataFrame:
-    """Add row and col to a table with x and y (m), and drop what lies outside the grid."""
+    """Add row and col to a table with x and y (m), and drop what lies outside the grid (y, x)."""
     rows, columns = rowcol(cells.rio.transform(), found["x"], found["y"], op=float)
     found = found.assign(row=np.floor(rows), col=np.floor(columns))
     inside = found["row"].between(0, cells.shape[0] - 1) & found["col"].between(
@@ -135,7 +135,9 @@ def _first_of_same(found: pd.DataFrame) -> np.ndarray:
     name = found["name"].str.casefold().where(found["named"], found.index)
     same = found[["type", "row", "col"]].assign(name=name)
     number = same.groupby(list(same), sort=False).ngroup()
-    beside, keep, taken = defaultdict(list), [], set()
+    beside: defaultdict[int, list[int]] = defaultdict(list)
+    keep: list[bool] = []
+    taken: set[int] = set()
     for earlier, row in near.tolist():
         beside[row].append(earlier)
     for row, own in enumerate(number):

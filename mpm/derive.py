@@ -120,15 +120,15 @@ def ridges(values: np.ndarray, quantile: float = QUANTILE) -> np.ndarray:
     return np.stack([rows[top] + shift * down[top], columns[top] + shift * right[top]], axis=1)
 
 
-def _hgm(values: np.ndarray, step: float, _reach) -> np.ndarray:
+def _hgm(values: np.ndarray, step: float, _reach: float | None) -> np.ndarray:
     return np.hypot(*gradient(values, step / 1000))
 
 
-def _slope(values: np.ndarray, step: float, _reach) -> np.ndarray:
+def _slope(values: np.ndarray, step: float, _reach: float | None) -> np.ndarray:
     return np.hypot(*gradient(values, step))
 
 
-def _worms(values: np.ndarray, step: float, _reach) -> np.ndarray:
+def _worms(values: np.ndarray, step: float, _reach: float | None) -> np.ndarray:
     """Distance (m) from each cell's centre to the nearest ridge of the horizontal gradient."""
     found = ridges(values)
     if not len(found):
@@ -150,7 +150,7 @@ def _highpass(values: np.ndarray, step: float, reach: float) -> np.ndarray:
     return np.where(seen & (count >= circle.sum() / 2), values - mean, np.nan)
 
 
-def _vertical(values: np.ndarray, step: float, _reach) -> np.ndarray:
+def _vertical(values: np.ndarray, step: float, _reach: float | None) -> np.ndarray:
     """Rate of change per km downwards of a potential field: |k| times its spectrum.
 
     The spectrum knows no gaps, so there may be none. Over the margin the field fades to a plane.

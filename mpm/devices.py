@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from mpm.memory import keep_freed_memory
 
 if TYPE_CHECKING:  # takes a second to import, which only training has to wait for
     from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule
 
 
 def device_of(name: str) -> torch.device:
@@ -63,7 +64,10 @@ def fabric_on(device: torch.device | str, *, devices: int = 1, nodes: int = 1) -
     place = torch.device(device)
     _check(place, devices, nodes)
     half = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    options = {"accelerator": place.type, "precision": "bf16-mixed" if half else "32-true"}
+    options: dict[str, Any] = {
+        "accelerator": place.type,
+        "precision": "bf16-mixed" if half else "32-true",
+    }
     if devices * nodes == 1:
         number = [place.index or 0] if place.type == "cuda" else 1
         # one process is one process, also where a cluster's variables are set
@@ -84,7 +88,7 @@ def _check(place: torch.device, devices: int, nodes: int) -> None:
 
 def set_up(
     model: nn.Module, fabric: "Fabric", *, methods: Sequence[str], compiled: bool
-) -> nn.Module:
+) -> "_FabricModule":
     """Wrap a model that lies on the fabric's device for training.
 
     Parameters
@@ -129,9 +133,9 @@ def check_same(number: int, fabric: "Fabric", what: str) -> None:
     ValueError
         If they do not.
     """
+    here = torch.tensor(number, device=fabric.device)
     least, most = (
-        fabric.all_reduce(torch.tensor(number, device=fabric.device), reduce_op=which).item()
-        for which in ("min", "max")
+        torch.as_tensor(fabric.all_reduce(here, reduce_op=which)).item() for which in ("min", "max")
     )
     if least != most:
         raise ValueError(

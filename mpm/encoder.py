@@ -1,6 +1,7 @@
 """The encoder: a Vision Transformer on patches of evidence layers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.resnet import BasicBlock, ResNet
@@ -67,6 +68,11 @@ class MAEConfig:
 def patchify(windows: Tensor, size: int) -> Tensor:
     """Cut square windows into flat tokens: (N, C, H, W) -> (N, L, C*size*size).
 
+    Raises
+    ------
+    ValueError
+        If the side of a window is no multiple of a patch's.
+
     Source: He et al. 2022, arXiv:2111.06377, section 3; here for any number of layers.
     """
     n, c, h, w = windows.shape
@@ -89,6 +95,11 @@ def sine_positions(tokens: int, width: int) -> Tensor:
 
     The learned positions start from these: from small noise a short training never learns where
     patches lie, and fills windows with their mean.
+
+    Raises
+    ------
+    ValueError
+        If the width is no multiple of 4.
 
     Source: He et al. 2022, arXiv:2111.06377, appendix A.1 (there they stay fixed).
     """
@@ -215,7 +226,7 @@ def resnet18(channels: int, width: int) -> nn.Module:
     """
     stages = tuple(width * 2**k for k in range(4))
     # the "deep" stem is the one whose width may be chosen; it is replaced below
-    stem = {"in_chans": channels, "stem_type": "deep", "stem_width": width // 2}
+    stem: dict[str, Any] = {"in_chans": channels, "stem_type": "deep", "stem_width": width // 2}
     net = ResNet(BasicBlock, (2, 2, 2, 2), channels=stages, num_classes=0, global_pool="", **stem)
     net.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

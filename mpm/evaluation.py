@@ -72,6 +72,18 @@ def differences(
 ) -> pd.DataFrame:
     """Compare pairs of methods on the same folds and the same resampled deposits.
 
+    Parameters
+    ----------
+    folds : mapping
+        (split, method) to its folds.
+    pairs : sequence of (str, str)
+        Methods.
+    names : sequence of str
+        Metrics.
+    split : str
+    draws, seed : int
+        Of the bootstrap.
+
     Returns
     -------
     DataFrame

@@ -94,13 +94,21 @@ def layer_contributions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attribute the logit of windows to layers, in memory that does not grow with a window's size.
 
-    Parameters and errors as of `integrated_gradients`.
+    Parameters
+    ----------
+    classifier, windows, index, baselines, steps, most_steps, batch, device, label
+        As for `integrated_gradients`.
 
     Returns
     -------
     signed, absolute : array (n, layers)
         Of `by_layer`, float32.
     gap : array (n,)
+
+    Raises
+    ------
+    MemoryError
+        If a batch does not fit.
     """
     signed, absolute = torch.empty(2, len(index), windows.layers)
     gap = torch.empty(len(index))
@@ -122,7 +130,12 @@ def evidence_contributions(
 ) -> pd.DataFrame:
     """Attribute the logit of windows to evidence layers: signed, (n, evidence layers).
 
-    Parameters as of `integrated_gradients` and `by_evidence`.
+    Parameters
+    ----------
+    classifier, windows, index, baselines, device
+        As for `integrated_gradients`.
+    origin : sequence of str
+        As for `by_evidence`.
     """
     signed, _, _ = layer_contributions(
         classifier, windows, index, baselines=baselines, device=device
@@ -131,7 +144,14 @@ def evidence_contributions(
 
 
 def _walk(
-    classifier, windows, index, baselines, steps, batch, device, label
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    baselines: Tensor | None,
+    steps: tuple[int, int],
+    batch: int,
+    device: torch.device | str,
+    label: str,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield which windows, their attributions (n, layers, size, size) and gaps (n,), by batch."""
     give_memory_back()  # else a notebook grows with every explanation
@@ -156,7 +176,16 @@ def _walk(
     classifier.cpu()
 
 
-def _integrate(classifier, values, observed, start, change, allowed, steps, most) -> tuple:
+def _integrate(
+    classifier: Classifier,
+    values: Tensor,
+    observed: Tensor,
+    start: Tensor,
+    change: Tensor,
+    allowed: Tensor,
+    steps: int,
+    most: int,
+) -> tuple[Tensor, Tensor]:
     """Attributions (n, layers, size, size) of one path a window, and what they miss (n,)."""
     method = IntegratedGradients(classifier)
     found, error = torch.empty_like(values), torch.full_like(change, torch.inf)
@@ -292,7 +321,17 @@ def distance_to_positives(
 def describe_cell(
     windows: Windows, centre: int, cubes: Mapping[str, xr.Dataset], likelihood: float
 ) -> str:
-    """Say where a centre lies: region, longitude, latitude, likelihood."""
+    """Say where a centre lies: region, longitude, latitude, likelihood.
+
+    Parameters
+    ----------
+    windows : Windows
+    centre : int
+        Number of the centre.
+    cubes : mapping of Dataset
+        By region, in the order of the windows.
+    likelihood : float
+    """
     region, cube = list(cubes.items())[windows.region[centre]]
     x, y = float(cube["x"][windows.col[centre]]), float(cube["y"][windows.row[centre]])
     to_degrees = pyproj.Transformer.from_crs(cube.rio.crs, "EPSG:4326", always_xy=True)

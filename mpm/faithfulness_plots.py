@@ -18,7 +18,7 @@ def removal_figure(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     Parameters
     ----------
-    curves : mapping
+    curves : mapping of mapping of array (n, players + 1)
         Title to curves of `faithfulness.removal_curves`, a panel each.
     """
     fig, axes = panels(len(curves), size=(3.6, 3.4), sharey=True)

@@ -1,6 +1,7 @@
 """Figures of what a backbone learned: components, clusters, and what they say about layers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,8 +35,8 @@ def component_maps(
         closest = meanings[k].dropna().sort_values(key=abs, ascending=False)[:2]
         told = "\n".join(f"{plots.readable(name)} {r:+.2f}" for name, r in closest.items())
         for ax, (region, made) in zip(column, maps.items(), strict=True):
-            look = {"cmap": "RdBu_r", "limits": (-top, top), "bar": False, "axes": False}
-            plots.show_map(made[f"pc{k}"], ax, label="", **look)
+            look: dict[str, Any] = {"cmap": "RdBu_r", "bar": False, "axes": False}
+            plots.show_map(made[f"pc{k}"], ax, label="", limits=(-top, top), **look)
             ax.set_ylabel(plots.readable(region) if k == 1 else "")
         column[0].set_title(f"component {k} ({share:.0%} of the variance)\n{told}", fontsize=9)
         bar = fig.colorbar(column[-1].images[0], ax=list(column), location="bottom", shrink=0.8)
@@ -58,8 +59,11 @@ def cluster_maps(
         A layer of classes and their names.
     """
     count = int(max(made["cluster"].max() for made in maps.values()))
-    rows = {"cluster": (range(1, count + 1), 1, sns.color_palette("colorblind", count))}
+    rows: dict[str, tuple[Sequence, int, Any]] = {}
+    rows["cluster"] = (range(1, count + 1), 1, sns.color_palette("colorblind", count))
+    layer = ""
     if classes is not None:
+        layer = plots.readable(classes[0])
         colors = sns.husl_palette(len(classes[1]), l=0.75, s=0.7)
         rows["code"] = (classes[1], 0, colors)
     fig, axes = plots.grid(len(rows), len(maps), (4, 3.6), beside=1)
@@ -68,7 +72,7 @@ def cluster_maps(
         scale, norm = ListedColormap(colors), BoundaryNorm(edges, len(ticks))
         for ax, (region, made) in zip(row, maps.items(), strict=True):
             image = ax.imshow(made[name], extent=plots.extent_km(made), cmap=scale, norm=norm)
-            what = "clusters" if name == "cluster" else plots.readable(classes[0])
+            what = "clusters" if name == "cluster" else layer
             ax.set(title=f"{plots.readable(region)}: {what}", xticks=[], yticks=[], aspect="equal")
             ax.set_facecolor(plots.NODATA)
         bar = fig.colorbar(image, ax=list(row), ticks=np.arange(len(ticks)) + first, shrink=0.8)
@@ -104,7 +108,8 @@ def class_table(counts: pd.DataFrame, *, layer: str) -> Figure:
     )
     ax.set(xlabel=plots.readable(layer), ylabel="cluster")
     ax.tick_params(axis="y", rotation=0)
-    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="right")
+    texts = [text.get_text() for text in ax.get_xticklabels()]
+    ax.set_xticks(ax.get_xticks(), texts, rotation=30, ha="right")
     return fig
 
 

@@ -36,7 +36,11 @@ def lattice(windows: Windows, most: int) -> tuple[np.ndarray, int]:
 
 
 def lattice_maps(
-    cubes: dict[str, xr.Dataset], windows: Windows, index: np.ndarray, step: int, **values
+    cubes: dict[str, xr.Dataset],
+    windows: Windows,
+    index: np.ndarray,
+    step: int,
+    **values: np.ndarray,
 ) -> dict[str, xr.Dataset]:
     """Lay values of the centres of a lattice on grids whose cells are n times as wide.
 
@@ -78,7 +82,7 @@ def components(
     ----------
     features : array (m, width)
         Of all windows that are shown.
-    train : array of int
+    train : array (n,) of int
         Rows that the components are fitted on.
     count : int
 
@@ -109,7 +113,7 @@ def clusters(scores: np.ndarray, train: np.ndarray, count: int, *, seed: int) ->
     Parameters
     ----------
     scores : array (m, components)
-    train : array of int
+    train : array (n,) of int
         Rows that the centres of the groups are fitted on.
     count : int
     seed : int
@@ -156,6 +160,15 @@ def class_codes(
 ) -> tuple[np.ndarray, list[str]]:
     """Read the class of centres in a layer of `class_layers`.
 
+    Parameters
+    ----------
+    cubes : mapping of Dataset
+        By region, in the order of the windows.
+    windows : Windows
+    index : array (m,) of int
+        Centres.
+    layer : str
+
     Returns
     -------
     codes : array (m,) of int
@@ -172,7 +185,7 @@ def class_codes(
 
 
 def agreement(groups: np.ndarray, codes: np.ndarray) -> float:
-    """Return how much clusters tell about classes: the adjusted mutual information.
+    """Return how much clusters tell about classes of windows (n,): the adjusted mutual information.
 
     0 is what chance gives, 1 means that clusters are the classes under other names. Windows
     without a class (-1) do not count; NaN if none has one.
@@ -206,7 +219,7 @@ def explained(
     features : array (m, width)
     values : array (m, layers)
         NaN where missing.
-    train, test : array of int
+    train, test : array (n,) of int
         Rows to fit on and to score.
 
     Returns

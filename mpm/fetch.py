@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 import pooch
@@ -142,6 +143,7 @@ def read_registry(path: Path, study_name: str) -> list[Entry]:
         missing = [column for column in columns if column not in (rows.fieldnames or ())]
         if missing:
             raise ValueError(f"{path} has no column {', '.join(missing)}; add it")
+        chosen: list[dict[str, Any]]
         chosen = [{c: row[c] for c in columns} for row in rows if row["study"] == study_name]
     entries = [Entry(**row | {"bytes": int(row["bytes"])}) for row in chosen]
     if not entries:
@@ -160,8 +162,7 @@ def _present(study: Study, remedy: str) -> list[Path]:
     """Return the study's files, or say which are missing, who needs them and the remedy."""
     needed_by: dict[Path, str] = {}
     for region, grid in study.regions.items():
-        if grid.area:
-            area = study.area(region)
+        if grid.area and (area := study.area(region)):
             needed_by.setdefault(area, f"area of region {region!r}")
         for layer in study.layers:
             needed_by.setdefault(study.file(layer, region), f"layer {layer.name!r}")
@@ -177,7 +178,7 @@ def _generate(study: Study) -> None:
     from mpm import demo, demo_world
 
     stamp_file = study.raw / "generator.json"
-    sources = [Path(module.__file__) for module in (demo, demo_world)]
+    sources = [Path(str(module.__file__)) for module in (demo, demo_world)]
     generator = {source.name: artefacts.sha256(source) for source in sources}
     stamp = {"generator": generator, "seed": DEMO_SEED}
     if stamp_file.exists() and artefacts.read_json(stamp_file) == stamp:
@@ -238,7 +239,7 @@ def _download_one(entry: Entry, store: pooch.Pooch, mirror: Path | None) -> None
     def transfer(url: str, output: str, _: object) -> None:
         # pooch makes this file readable by its owner only; made anew it gets the usual rights
         Path(output).unlink()
-        if mirror is None:
+        if not isinstance(source, Path):
             pooch.HTTPDownloader(timeout=60)(url, output, None)
         elif source.is_file():
             shutil.copyfile(source, output)

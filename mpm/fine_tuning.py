@@ -79,9 +79,9 @@ def fine_tune(
     encoder : Encoder
         Copied, not changed.
     windows : Windows
-    positives, negatives : array of int
+    positives, negatives : array (n,) of int
         Training centres.
-    validation : array of int
+    validation : array (n,) of int
         Centres on which the best step and the temperature are chosen.
     labels : array (n,) of bool
         Positive cells among all centres; only those of `validation` are read.
@@ -158,7 +158,16 @@ def _check_parts(positives: np.ndarray, negatives: np.ndarray, truth: np.ndarray
         )
 
 
-def _train(model, windows, pools, looked, labels, settings, seed, label) -> pd.DataFrame:
+def _train(
+    model: Classifier,
+    windows: Windows,
+    pools: list[Tensor],
+    looked: np.ndarray,
+    labels: np.ndarray,
+    settings: FineTuneSettings,
+    seed: int,
+    label: str,
+) -> pd.DataFrame:
     """Train until it gets no better; the model is left in evaluation mode with its best weights."""
     optimizer = _optimizer(model, settings)
     generator = torch.Generator().manual_seed(seed)
@@ -188,7 +197,14 @@ def _train(model, windows, pools, looked, labels, settings, seed, label) -> pd.D
     return pd.DataFrame(rows, columns=["step", "loss", "average_precision"])
 
 
-def _tune_step(model, optimizer, windows, pools, settings, generator) -> Tensor:
+def _tune_step(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    windows: Windows,
+    pools: list[Tensor],
+    settings: FineTuneSettings,
+    generator: torch.Generator,
+) -> Tensor:
     model.train()
     half, device = settings.batch // 2, windows.canvas.device
     # of centres, or of features where these are known
@@ -209,7 +225,13 @@ def _tune_step(model, optimizer, windows, pools, settings, generator) -> Tensor:
     return loss.detach()
 
 
-def _see(model, windows, index, settings, generator) -> Tensor:
+def _see(
+    model: Classifier,
+    windows: Windows,
+    index: Tensor,
+    settings: FineTuneSettings,
+    generator: torch.Generator,
+) -> Tensor:
     """Return the features of centres, their windows turned if the settings say so."""
     values, observed = windows.gather(index)
     if settings.augment:
@@ -255,14 +277,18 @@ def _likelihood(
     return torch.cat(parts).sigmoid().cpu().numpy()
 
 
-def _sample_validation(validation: np.ndarray, labels: np.ndarray, seed: int, most: int = 1000):
+def _sample_validation(
+    validation: np.ndarray, labels: np.ndarray, seed: int, most: int = 1000
+) -> np.ndarray:
     """All positive validation centres and some of the others: enough to rank, cheap to look at."""
     positive, other = validation[labels[validation]], validation[~labels[validation]]
     some = np.random.default_rng(seed).choice(other, min(most, len(other)), replace=False)
     return np.sort(np.concatenate([positive, some]))
 
 
-def _fit_temperature(model: Classifier, windows: Windows, index: np.ndarray, labels: np.ndarray):
+def _fit_temperature(
+    model: Classifier, windows: Windows, index: np.ndarray, labels: np.ndarray
+) -> None:
     """Fit the temperature by the log loss of both classes at equal weight.
 
     So a likelihood is the probability at even odds, not that of finding a deposit: the number of

@@ -1,6 +1,6 @@
 """What one fold of a split gives a method: scaled windows, and which centres are whose."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Fold:
         Fitted on the training cells.
     windows : Windows
         All centres of all regions.
-    train, validation, test : array of int
+    train, validation, test : array (n,) of int
         Numbers of centres.
     """
 
@@ -41,7 +41,7 @@ class Fold:
 
 
 def make_fold(
-    cubes: dict[str, xr.Dataset],
+    cubes: Mapping[str, xr.Dataset],
     split: str,
     number: int,
     settings: SplitSettings,
@@ -88,7 +88,7 @@ def make_fold(
 
 
 def labels(
-    cubes: dict[str, xr.Dataset], windows: Windows, target: str
+    cubes: Mapping[str, xr.Dataset], windows: Windows, target: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a target's labels at all centres.
 
@@ -106,7 +106,17 @@ def labels(
 def open_fold(
     study: Study, cubes: dict[str, xr.Dataset], split: str, number: int, settings: SplitSettings
 ) -> tuple[Fold, mae.MaskedAutoencoder]:
-    """Return a fold, scaled as its backbone was, and the backbone that knows its training cells."""
+    """Return a fold, scaled as its backbone was, and the backbone that knows its training cells.
+
+    Parameters
+    ----------
+    study : Study
+    cubes : dict of Dataset
+        By region, with labels.
+    split, number
+        The split, and the number of its fold.
+    settings : SplitSettings
+    """
     first = next(iter(cubes.values()))
     seen = {"layers": first["layer"].values.tolist(), "units": first["units"].values.tolist()}
     model, scaling, _ = mae.load(mae.backbone_path(study, split, number), **seen)

@@ -175,7 +175,7 @@ def code_used(text: str) -> dict[str, str]:
     except SyntaxError:
         waiting = frozenset(modules)
     used: dict[str, str] = {}
-    while waiting := {name for name in waiting if name in modules and name not in used}:
+    while waiting := frozenset(name for name in waiting if name in modules and name not in used):
         texts = {name: modules[name].read_text(encoding="utf-8") for name in waiting}
         used |= {name: _hash(texts[name] + _beside(modules[name])) for name in texts}
         waiting = frozenset().union(

@@ -77,7 +77,7 @@ def to_plane(
 
     Parameters
     ----------
-    shapes : array of geometry
+    shapes : array (n,) of geometry
         In `crs`.
     crs : CRS
     cells : DataArray (y, x)
@@ -91,10 +91,10 @@ def to_plane(
 
     Returns
     -------
-    shapes : array of geometry
+    shapes : array (n,) of geometry
         In the CRS of `cells`; long edges follow their course in `crs`. A geometry may come in
         several parts.
-    rows : array of int
+    rows : array (n,) of int
         Which of the given geometries each belongs to.
     """
     shapes = _repaired(shapely.force_2d(shapes))
@@ -121,7 +121,7 @@ def to_plane(
 
 
 def segmentized(shapes: np.ndarray, longest: float) -> np.ndarray:
-    """Cut edges into equal parts of at most `longest`; the shapes stay what they are."""
+    """Cut edges of shapes (n,) into equal parts of at most `longest`; they stay what they are."""
     shapes = shapes.copy()
     some = shapely.length(shapes) > longest  # GEOS refuses lines of no length
     shapes[some] = shapely.segmentize(shapes[some], longest)
@@ -144,9 +144,11 @@ def _spread(cells: xr.DataArray, reach: float) -> tuple[np.ndarray, np.ndarray]:
 def _central_meridian(cells: xr.DataArray) -> float:
     """Return the longitude opposite which the region's projection cuts the globe open."""
     crs = pyproj.CRS(cells.rio.crs)
-    for parameter in crs.coordinate_operation.params:
+    made_by = crs.coordinate_operation
+    assert made_by is not None  # the grid of a region is projected
+    for parameter in made_by.params:
         if parameter.name.startswith("Longitude of") and parameter.unit_name == "degree":
-            return parameter.value
+            return float(parameter.value)
     west, south, east, north = cells.rio.bounds()
     to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
     return to_degrees.transform((west + east) / 2, (south + north) / 2)[0]
@@ -163,7 +165,9 @@ def _poles_within(cells: xr.DataArray, there: pyproj.Transformer, reach: float) 
     return found
 
 
-def _on_the_globe(low, high, middle: float, poles: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _on_the_globe(
+    low: np.ndarray | list[float], high: np.ndarray | list[float], middle: float, poles: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
     rim_low, rim_high = np.array([middle - 180, -90]), np.array([middle + 180, 90])
     if poles:  # every meridian ends there
         low, high = [rim_low[0], min([low[1], *poles])], [rim_high[0], max([high[1], *poles])]
@@ -258,7 +262,9 @@ def _clipped(shapes: np.ndarray, box: shapely.Geometry) -> tuple[np.ndarray, np.
     return _alike(shapes, rows, dimension)
 
 
-def _alike(shapes, rows, dimension) -> tuple[np.ndarray, np.ndarray]:
+def _alike(
+    shapes: np.ndarray, rows: np.ndarray, dimension: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Keep the parts of intersections that are of the original's dimension, e.g. 2 for polygons."""
     mixed = shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION
     parts, which = shapely.get_parts(shapes[mixed], return_index=True)
@@ -270,7 +276,9 @@ def _alike(shapes, rows, dimension) -> tuple[np.ndarray, np.ndarray]:
     return shapes[keep][order], rows[keep][order]
 
 
-def _projected(shapes: np.ndarray, crs, cells: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+def _projected(
+    shapes: np.ndarray, crs: pyproj.CRS, cells: xr.DataArray
+) -> tuple[np.ndarray, np.ndarray]:
     """Project geometries, and say which of them lie on the map as a whole."""
     across = pyproj.Transformer.from_crs(crs, cells.rio.crs, always_xy=True)
     xy, owner = shapely.get_coordinates(shapes, return_index=True)
@@ -288,5 +296,5 @@ def _tiled(shapes: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
         tiles = shapely.intersection(shape, shapely.box(x, y, x + side, y + side).ravel())
         parts.append(tiles)
         which.append(np.full(tiles.size, number))
-    parts, which = np.concatenate(parts), np.concatenate(which)
-    return _alike(parts, which, shapely.get_dimensions(shapes)[which])
+    all_parts, owner = np.concatenate(parts), np.concatenate(which)
+    return _alike(all_parts, owner, shapely.get_dimensions(shapes)[owner])

@@ -44,7 +44,8 @@ def grid_points(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
 
     Source: Uieda 2018, Verde, doi:10.21105/joss.00957.
     """
-    what = f"layer {layer.name!r}"
+    what, reach = f"layer {layer.name!r}", layer.reach
+    assert reach is not None  # `layers.Layer` asks for it
     table = _complete(points.read(path, what), layer, path)
     there = points.place(
         table, path, what, cells, x=layer.x, y=layer.y, crs=layer.crs or "EPSG:4326"
@@ -52,21 +53,19 @@ def grid_points(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
     values = points.numbers(table, layer.column, path, what)
     low, high = layer.valid_range or (-np.inf, np.inf)
     # a triangle over a cell at the rim may need points farther out than the cell reaches
-    keep = points.within(there, cells, 2 * layer.reach) & (low <= values) & (values <= high)
+    keep = points.within(there, cells, 2 * reach) & (low <= values) & (values <= high)
     there, values = there[keep], values[keep]
     centres = np.stack(np.meshgrid(cells["x"], cells["y"]), axis=-1).reshape(-1, 2)
     away = np.inf
     if len(there):
-        away, _ = cKDTree(there).query(centres, distance_upper_bound=layer.reach * (1 + 1e-9))
+        away, _ = cKDTree(there).query(centres, distance_upper_bound=reach * (1 + 1e-9))
     near = np.isfinite(away)
     if not near.any():
         raise ValueError(
-            f"{what}: no value of {path} lies within {layer.reach:g} m of the region's cells"
+            f"{what}: no value of {path} lies within {reach:g} m of the region's cells"
         )
     gridded = np.full(len(centres), np.nan, "float32")
-    gridded[near] = _interpolate(
-        layer, path, _medians(there, values, cells, layer.reach), centres[near]
-    )
+    gridded[near] = _interpolate(layer, path, _medians(there, values, cells, reach), centres[near])
     return gridded.reshape(cells.shape)
 
 
@@ -79,7 +78,9 @@ def _complete(table: pd.DataFrame, layer: Layer, path: Path) -> pd.DataFrame:
     return table[~np.any(missing, axis=0)]
 
 
-def _medians(there: np.ndarray, values: np.ndarray, cells: xr.DataArray, reach: float):
+def _medians(
+    there: np.ndarray, values: np.ndarray, cells: xr.DataArray, reach: float
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Return the median position and value in each cell of the grid, grown to hold all points."""
     import verde  # slow to import, and needed here only
 
@@ -92,7 +93,12 @@ def _medians(there: np.ndarray, values: np.ndarray, cells: xr.DataArray, reach: 
     return blocks.filter(tuple(there.T), values)
 
 
-def _interpolate(layer: Layer, path: Path, medians, centres: np.ndarray) -> np.ndarray:
+def _interpolate(
+    layer: Layer,
+    path: Path,
+    medians: tuple[tuple[np.ndarray, ...], np.ndarray],
+    centres: np.ndarray,
+) -> np.ndarray:
     import verde
 
     coordinates, values = medians

@@ -109,7 +109,13 @@ def classes(path: Path, column: str) -> list:
 
 
 def check_column(path: Path, column: str) -> pa.Field:
-    """Return a column's field if it may be evidence; raises as `on_grid` does."""
+    """Return a column's field if it may be evidence.
+
+    Raises
+    ------
+    ValueError
+        If the table has no such column or no cells, or the column is a label.
+    """
     schema = pq.read_schema(path)
     for name in (KEY, column):
         if name not in schema.names:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import papermill
 import psutil
@@ -56,7 +57,7 @@ class Watcher:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         self.seconds = time.monotonic() - self._began
@@ -146,7 +147,9 @@ class _Engine(NBClientEngine):
     """Papermill's own engine, which also lets the watcher see the cells."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, watcher: Watcher, **options):
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, watcher: Watcher, **options: Any
+    ) -> Any:
         watcher.cells = nb_man.nb.cells
         return super().execute_managed_notebook(nb_man, kernel_name, **options)
 

@@ -31,6 +31,14 @@ def describe(
 ) -> tuple[list[str], str, str]:
     """Say what `read` makes of a layer, without its values.
 
+    Parameters
+    ----------
+    study : Study
+    layer : Layer
+    region : str
+    cells : DataArray (y, x)
+        The region's grid.
+
     Returns
     -------
     list of str
@@ -202,6 +210,7 @@ def _method(
     """Say how a layer's planes are made of its file."""
     form = format_of(path)
     if layer.kind == "derived":
+        assert layer.derive and layer.of  # `layers.Layer` asks for both
         how = _method(
             study, study.layer(layer.of), path, cells, cubic=layer.derive in derive.SMOOTH
         )
@@ -214,13 +223,13 @@ def _method(
     if form == "vector":
         share = f"area share on {vectors.SUPERSAMPLE} x {vectors.SUPERSAMPLE} subcells"
         return share if layer.kind == "fraction" else "one-hot by majority of polygons"
-    how = resample.plan(rasters.describe(layer, path), cells)
+    plan = resample.plan(rasters.describe(layer, path), cells)
     if layer.kind == "fraction":
-        return f"area share of pixels of {how.size}"
+        return f"area share of pixels of {plan.size}"
     if layer.kind == "categorical":
-        return f"one-hot by {'mode' if how.class_points > 1 else 'nearest'} of {how.size}"
-    name = "average of" if how.is_finer else "cubic from" if cubic else "bilinear from"
-    return f"{name} {how.size}"
+        return f"one-hot by {'mode' if plan.class_points > 1 else 'nearest'} of {plan.size}"
+    name = "average of" if plan.is_finer else "cubic from" if cubic else "bilinear from"
+    return f"{name} {plan.size}"
 
 
 def _continuous(
@@ -277,6 +286,7 @@ def _shares(
     form = format_of(path)
     if form == "vector":
         return vectors.shares(layer, path, cells, classes, part)
+    assert classes is not None  # only polygons may do without
     if form == "raster":
         return resample.class_shares(rasters.describe(layer, path), cells, classes, part)
     with _naming(f"layer {layer.name!r}"):
@@ -288,6 +298,7 @@ def _shares(
 
 def _derived(study: Study, layer: Layer, region: str, cells: xr.DataArray) -> np.ndarray:
     """Compute a layer from its parent, which is read beyond the region's rim."""
+    assert layer.derive and layer.of  # `layers.Layer` asks for both
     parent, path = study.layer(layer.of), study.file(layer, region)
     step = cells.rio.transform().a
     margin = derive.margin(layer.derive, step, layer.reach)

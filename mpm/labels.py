@@ -103,7 +103,7 @@ def likely_negatives(
         Returns the features of cells, (n,) int -> (n, d) float32: standardised evidence (e.g.
         `Windows.centres`), or a backbone's. It is asked for a chunk of cells at a time, so that
         those of all cells never lie in memory. NaN counts as the training mean, 0.
-    positives, unlabeled : array of int
+    positives, unlabeled : array (n,) of int
         Cells to compare with and cells to choose from. Both must come from training cells only.
     quantiles : (float, float)
         Range of the summed distance, 0 most and 1 least like the deposits.
@@ -115,7 +115,7 @@ def likely_negatives(
 
     Returns
     -------
-    array of int
+    array (n,) of int
         Sorted members of `unlabeled`.
 
     Raises
@@ -159,9 +159,13 @@ def summed_distance(
     *,
     chunk: int = 4096,
 ) -> np.ndarray:
-    """Sum each cell's Euclidean distances to all positives in feature space: (len(cells),).
+    """Sum each cell's Euclidean distances to all positives in feature space: (n,).
 
-    `features` as for `likely_negatives`.
+    Parameters
+    ----------
+    features, positives, chunk
+        As for `likely_negatives`.
+    cells : array (n,) of int
     """
     known = np.nan_to_num(features(positives)).astype("float32")
     middle = known.mean(axis=0)  # small numbers lose little where squares are subtracted

@@ -1,6 +1,8 @@
 """The data cube of Lawley et al. 2022: from the published CSV to labels and raster cubes."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask.array
 import numpy as np
@@ -250,7 +252,7 @@ def _fill(
     rows: np.ndarray,
     continent: str,
 ) -> None:
-    cube = zarr.open_group(place, mode="r+")
+    cube: Any = zarr.open_group(place, mode="r+")  # zarr's own type allows groups in groups
     cube["valid"][:] = rows >= 0
     table = pq.read_table(parquet, columns=[hexagons.KEY]).column(0).to_numpy()
     for kind in _types():
@@ -266,7 +268,7 @@ def _fill(
                 bar.update()
 
 
-def _planes(parquet: Path, name: str):
+def _planes(parquet: Path, name: str) -> Iterator[np.ndarray]:
     """Yield the values (n,) of a column's layers: the column, or each class against the others."""
     if schema().field(name).type != TEXT:
         yield hexagons.read_column(parquet, name)

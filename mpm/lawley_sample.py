@@ -14,7 +14,7 @@ from mpm.lawley_facts import TEXT, column_type, columns, facts, merged
 # the first printed cell of the published table, and one amid Australia
 CENTRES = {"North America": 0x8712E579BFFFFFF, "Oceania": 0x87B8A300AFFFFFF}
 SHARE = 0.7  # of the rows that lie in North America, as in the published table
-CLASSES = {
+CLASSES: dict[str, list[str] | dict[str, list[str]]] = {
     "Continent": {"North America": ["North America"], "Oceania": ["Oceania"]},
     "Country": {"North America": ["Canada", "United States"], "Oceania": ["Australia"]},
     # "é" once in latin-1 and once, as two letters that stand for its bytes, in UTF-8
@@ -70,7 +70,8 @@ def write_sample(path: Path, rows: int, *, seed: int = 0) -> None:
 def patch(centre: int, count: int) -> np.ndarray:
     """Return cells (count,) around a cell, without gaps as far as whole ancestors go: uint64."""
     resolution = h3.get_resolution(centre)
-    ancestor, rings, coarse = h3.cell_to_parent(centre, 3), 0, []
+    ancestor, rings = h3.cell_to_parent(centre, 3), 0
+    coarse: list[int] = []
     offspring = 7 ** (resolution - 3)
     while len(coarse) * offspring < count:
         around = h3.grid_disk(ancestor, rings)
@@ -129,7 +130,9 @@ def _outline(cell: int) -> str:
     return f"POLYGON (({ring}, {corners[0][1]:.7g} {corners[0][0]:.7g}))"
 
 
-def _values(name: str, cells, points, continent: str, rng: np.random.Generator) -> np.ndarray:
+def _values(
+    name: str, cells: np.ndarray, points: np.ndarray, continent: str, rng: np.random.Generator
+) -> np.ndarray:
     salt = np.uint64(list(columns()).index(name))
     if column_type(name) == pa.float32():
         waves = np.sin(points @ [0.3 + salt / 97, 0.2] + salt)

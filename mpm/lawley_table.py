@@ -3,11 +3,11 @@
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,12 @@ def write_parquet(path: Path, out: Path) -> int:
     size, rows, waiting = path.stat().st_size, 0, []
     texts = [field.name for field in schema() if field.type == TEXT]
     # None: tqdm looks whether a person's terminal is there
-    shown = {"unit": "B", "unit_scale": True, "leave": False, "disable": artefacts.quiet() or None}
+    shown: dict[str, Any] = {
+        "unit": "B",
+        "unit_scale": True,
+        "leave": False,
+        "disable": artefacts.quiet() or None,
+    }
     with (
         artefacts.atomic(out) as fresh,
         pq.ParquetWriter(fresh, schema(), compression="zstd", use_dictionary=texts) as writer,
@@ -84,7 +89,8 @@ def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
 
 def read_tables(path: Path) -> Iterator[tuple[pa.Table, int]]:
     """Read the CSV block by block, in order: tables of `schema`, and the bytes of each block."""
-    names, waiting = read_header(path), deque()
+    names = read_header(path)
+    waiting: deque[tuple[Future[pa.Table], int]] = deque()
     with path.open("rb") as file, ThreadPoolExecutor(WORKERS) as pool:
         line = 1 + file.readline().count(b"\n")
         for block in _blocks(file):
@@ -171,7 +177,7 @@ def _convert(made: dict[str, pa.Array]) -> pa.Table:
         if made[name].type == _RAW_TEXT:
             made[name] = _recode(made[name], _decode)
     for name, (origin, table) in merged().items():
-        made[name] = _recode(made[origin], lambda text, table=table: table[text])
+        made[name] = _recode(made[origin], table.__getitem__)
     for name, keywords in facts()["dictionaries"]["table"].items():
         made[name] = reduce(pc.or_kleene, [made[word] for word in keywords])
     for name, known in facts()["labels"]["table"].items():
@@ -187,7 +193,7 @@ def _decode(text: bytes) -> str:
         return text.decode("latin-1")
 
 
-def _recode(array: pa.DictionaryArray, change) -> pa.DictionaryArray:
+def _recode(array: pa.DictionaryArray, change: Callable[[Any], str | None]) -> pa.DictionaryArray:
     """Change the classes of an array; classes that become one share a code."""
     changed = [change(text) for text in array.dictionary.to_pylist()]
     found = list(dict.fromkeys(changed))

@@ -197,6 +197,7 @@ def derived(layer: Layer, parent: Layer) -> Layer:
         raise ValueError(
             f"layer {layer.name!r}: slope needs heights in m; {parent.name!r} is in {parent.units}"
         )
+    assert layer.derive is not None  # called for layers that are derived
     units = _UNITS[layer.derive].format(parent.units)
     if layer.units not in ("", units):
         raise ValueError(

@@ -37,7 +37,9 @@ class Fitted(Protocol):
         These cells, a region each, as `pack` writes them; empty if that was not kept.
     """
 
-    seen: tuple[str, ...]
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The cells."""
 
 
 def check(
@@ -128,7 +130,7 @@ def _first(cells: np.ndarray) -> str:
 
 
 def near(cells: np.ndarray, gap: int) -> np.ndarray:
-    """Cells within `gap` cells of any of `cells`, in the square sense of a window."""
+    """Cells (y, x) within `gap` cells of any of `cells` (y, x), in the square sense of a window."""
     if gap == 0 or not cells.any():
         return cells
     return maximum_filter(cells, size=2 * gap + 1)

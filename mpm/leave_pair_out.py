@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -136,7 +137,13 @@ def tabular_auc(
     )
 
 
-def _fit_score(make, table: np.ndarray, positive: np.ndarray, train, pair) -> np.ndarray:
+def _fit_score(
+    make: Callable[[], BaseEstimator],
+    table: np.ndarray,
+    positive: np.ndarray,
+    train: np.ndarray,
+    pair: np.ndarray,
+) -> np.ndarray:
     """Standardise and fit on some rows of a table, score others."""
     model = make_pipeline(StandardScaler(), make()).fit(table[train], positive[train])
     return model.predict_proba(table[pair])[:, 1]

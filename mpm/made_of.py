@@ -42,8 +42,10 @@ def code_hash(*modules: str) -> str:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.module == "mpm":
                 left += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpm."):
-                left.append(node.module.removeprefix("mpm."))
+            elif isinstance(node, ast.ImportFrom) and (name := node.module or "").startswith(
+                "mpm."
+            ):
+                left.append(name.removeprefix("mpm."))
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 

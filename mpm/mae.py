@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,7 @@ from mpm.masking import Mask
 from mpm.scaling import Scaling
 from mpm.study import Study
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "demo": {
         "window": 15,
@@ -106,12 +107,12 @@ class MaskedAutoencoder(nn.Module):
         return self.norm(tokens[:, 1:])
 
     def loss(self, values: Tensor, observed: Tensor, mask: Mask) -> Tensor:
-        """Return the mean squared error over the cells that count."""
+        """Return the mean squared error over the cells of windows (N, C, H, W) that count: ()."""
         error, count = self.squared_error(values, observed, mask)
         return error / count.clamp(min=1)
 
     def squared_error(self, values: Tensor, observed: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        """Return the sum of squared errors over the cells that count, and their number.
+        """Return the sum () of squared errors over cells of windows (N, C, H, W), and their number.
 
         These are hidden *and* observed cells, or with `loss_on` "all" every cell, visible and
         missing ones (as zeros) included.

@@ -63,7 +63,7 @@ def write_prediction(
         probability.
     """
     folder = maps_folder(study, target)
-    facts = {"calibration": NOT_CHECKED} | dict(facts) | {"mpm": __version__}
+    facts = {"calibration": NOT_CHECKED, **facts, "mpm": __version__}
     written = [name for name in MEANING if name in next(iter(maps.values()))]
     facts |= {"meaning": {name: meaning(name, facts["calibration"])[0] for name in written}}
     looks = {name: map_styles.limits(name, maps) for name in written}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,15 @@ def _sizes(device: torch.device) -> list[int]:
     return [256] if device.type == "cpu" else [2**k for k in range(14, 5, -1)]
 
 
-def _predict(classifier, windows, index, weights, drawn, batch, label) -> None:
+def _predict(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    weights: Tensor,
+    drawn: Tensor,
+    batch: int,
+    label: str,
+) -> None:
     """Fill `drawn` (2, n) with mean and spread."""
     with enough_memory("prediction", windows, batch):
         for k, part in enumerate(windows.batches(index, batch, label=label)):
@@ -157,7 +166,8 @@ def predict_ensemble(
     if count == 0:
         raise ValueError("an ensemble needs at least one member")
     found = mean, np.sqrt(within / count), np.sqrt(between / count)
-    return tuple(values.astype("float32") for values in found)
+    likelihood, uncertainty, spread = (values.astype("float32") for values in found)
+    return likelihood, uncertainty, spread
 
 
 def _head_samples(classifier: Classifier, samples: int, seed: int) -> Tensor:
@@ -263,7 +273,7 @@ def tune_and_predict(
         seed=seed,
         device=device,
     )
-    shared = {"samples": samples, "seed": seed, "device": device}
+    shared: dict[str, Any] = {"samples": samples, "seed": seed, "device": device}
     # means over dropout samples lie nearer to 0.5 than plain passes: the threshold must know them
     chosen, _ = predict(classifier, fold.windows, fold.validation, **shared)
     threshold = best_threshold(positive[fold.validation], chosen)

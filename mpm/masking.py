@@ -28,7 +28,7 @@ class Mask(NamedTuple):
     veiled: Tensor
 
     def part(self, index: Tensor) -> "Mask":
-        """Return the masks of some windows."""
+        """Return the masks of some windows, by their numbers (n,)."""
         return Mask(*(item[index] for item in self))
 
     def to(self, device: torch.device) -> "Mask":
@@ -99,6 +99,16 @@ def draw(
 def random_masking(n: int, tokens: int, ratio: float, generator: torch.Generator) -> Tensor:
     """Draw which patches stay visible, in random order: (n, kept) indices.
 
+    Parameters
+    ----------
+    n : int
+        Windows.
+    tokens : int
+        Patches of a window.
+    ratio : float
+        Share of them that is hidden.
+    generator : torch.Generator
+
     Source: He et al. 2022, arXiv:2111.06377, section 3, "masking".
     """
     noise = torch.rand(n, tokens, generator=generator)
@@ -131,9 +141,9 @@ def target(values: Tensor, observed: Tensor, wanted: str, patch: int) -> Tensor:
 
     Parameters
     ----------
-    values : Tensor
+    values : Tensor (N, layers, H, W)
         Standardised evidence, 0 where missing.
-    observed : Tensor
+    observed : Tensor (N, layers, H, W)
         bool.
     wanted : {"values", "normalised", "high_pass"}
         "values": as they are. "normalised": less the mean of the patch, by its standard deviation,

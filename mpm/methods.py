@@ -1,6 +1,6 @@
 """Every method behind one call: fitted on a fold's training cells, scoring any windows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -173,7 +173,8 @@ def _check(method: str, task: Task) -> None:
 
 def _tabular(method: str, task: Task, planes: list[int] | None = None) -> Scorer:
     """Fit a method on centre cells, on some of their planes, or on window statistics."""
-    see, layers = _centres, task.layers
+    see: Callable[[Windows, np.ndarray], np.ndarray] = _centres
+    layers: Sequence[str] = task.layers
     if planes is not None:
         see, layers = partial(_centres, planes=planes), [task.layers[k] for k in planes]
     if method.endswith("_window"):

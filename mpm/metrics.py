@@ -57,7 +57,7 @@ def scores(
     Parameters
     ----------
     y, p, deposit, threshold
-        As in `Prediction`.
+        As for `Prediction`.
     areas : sequence of float
         Shares of the test area for the capture rates.
     draws : int
@@ -169,8 +169,8 @@ def paired_difference(
         If folds, cells or deposits differ, or there is no such metric.
     """
     both = {"a": folds_a, "b": folds_b}
-    options = {"areas": areas, "draws": draws, "seed": seed}
-    return paired_differences(both, [("a", "b")], [metric], **options)["a", "b", metric]
+    found = paired_differences(both, [("a", "b")], [metric], areas=areas, draws=draws, seed=seed)
+    return found["a", "b", metric]
 
 
 def paired_differences(
@@ -190,6 +190,8 @@ def paired_differences(
         Method to its folds.
     pairs : sequence of (str, str)
     metrics : sequence of str
+    areas, draws, seed
+        As for `paired_difference`.
 
     Returns
     -------

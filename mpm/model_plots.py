@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +16,26 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from mpm import plots
+from mpm.leaks import Split
 from mpm.scenes import Scene
 
 FILLED = {"MAE": "network", "bilinear": "interpolated"}
 
 
 def split_maps(
-    cubes: Mapping[str, xr.Dataset], split, *, positives: Sequence[np.ndarray], title: str
+    cubes: Mapping[str, xr.Dataset], split: Split, *, positives: Sequence[np.ndarray], title: str
 ) -> Figure:
-    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region."""
+    """Draw train, validation, test and dead-zone cells, with positive cells, a panel a region.
+
+    Parameters
+    ----------
+    cubes : mapping of Dataset
+        By region.
+    split : Split
+    positives : sequence of array (y, x)
+        bool, a region each.
+    title : str
+    """
     names = ["dead zone", "train", "validation", "test"]
     colors = ["0.75", "#56B4E9", "#E69F00", "#CC79A7"]
     scale, norm = ListedColormap(colors), BoundaryNorm(np.arange(-0.5, 4), 4)
@@ -111,8 +123,9 @@ def loss_curves(
             axis_part(StrMethodFormatter("{x:g}"))
         ax.tick_params(axis="y", which="minor", labelsize=7)
     axes[0].set_ylabel("masked loss (standard deviations²)")
-    fig.legend(
-        *axes[0].get_legend_handles_labels(), title="split, fold", fontsize=7, loc="outside right"
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(  # type: ignore[call-overload]  # matplotlib's types do not know this place
+        handles, texts, title="split, fold", fontsize=7, loc="outside right"
     )
     sns.despine(fig)
     return fig
@@ -199,7 +212,7 @@ def layer_errors(errors: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(7.5, 0.24 * len(ordered) + 1.4), layout="constrained")
     markers = {"layer mean": "|", "window mean": "x", "bilinear": "s"}
     for name, marker in markers.items():
-        empty = {"markerfacecolor": "none"} if marker == "s" else {}
+        empty: dict[str, Any] = {"markerfacecolor": "none"} if marker == "s" else {}
         ax.plot(ordered[name], height, marker, color="0.45", label=name, markersize=5, **empty)
     for worse, color, label in [(False, "C0", "network, better"), (True, "C3", "network, worse")]:
         rows = verdicts["worse"].to_numpy() == worse

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -60,6 +61,15 @@ def facts(layer: Layer, path: Path, what: str) -> dict:
 def pixels(path: Path, variable: str, band: int, window: tuple[slice, slice]) -> np.ndarray:
     """Read a window (row, column) of one plane, in the file's order of rows.
 
+    Parameters
+    ----------
+    path : Path
+    variable : str
+    band : int
+        Position along the third dimension, from 1.
+    window : tuple of slice
+        Rows and columns.
+
     Returns
     -------
     array (row, column)
@@ -114,7 +124,7 @@ def _variable(data: xr.Dataset, name: str | None, what: str) -> str:
 
 def _axes(array: xr.DataArray) -> tuple[str | None, str | None]:
     """Names of the dimensions that run east and north, where there are such."""
-    known = [name for name in array.dims if name in array.coords]
+    known = [str(name) for name in array.dims if name in array.coords]
     x = next((name for name in known if name.lower() in _X_NAMES), None)
     y = next((name for name in known if name.lower() in _Y_NAMES), None)
     return x, y
@@ -144,7 +154,7 @@ def _crs_of_grid(data: xr.Dataset, array: xr.DataArray) -> pyproj.CRS | None:
 
 
 def _is_in_degrees(axis: xr.DataArray) -> bool:
-    named = axis.name.lower() in ("lon", "longitude")
+    named = str(axis.name).lower() in ("lon", "longitude")
     return named or str(axis.attrs.get("units", "")).startswith("degree")
 
 
@@ -162,7 +172,7 @@ def _regular(axis: xr.DataArray, what: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _opened(path: Path, **options) -> Iterator[xr.Dataset]:
+def _opened(path: Path, **options: Any) -> Iterator[xr.Dataset]:
     options |= {"engine": engine(path), "decode_times": False, "cache": False}
     try:
         data = xr.open_dataset(path, **options)

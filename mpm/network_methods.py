@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,20 +48,22 @@ def fit_network(method: str, task: Task) -> Scorer:
     return Scorer(score, {"steps": int(best)}, classifier)
 
 
-def _start(method: str, task: Task) -> tuple[torch.nn.Module, fine_tuning.FineTuneSettings]:
+def _start(method: str, task: Task) -> tuple[mae.Encoder, fine_tuning.FineTuneSettings]:
     """Return the network that a method starts from, and how it is trained."""
     windows, layers = task.fold.windows, len(task.layers)
     config = task.backbone.config if task.backbone else mae.preset(task.preset, layers)
     settings = fine_tuning.FINE_TUNE_PRESETS[task.preset]
     if method == "resnet18":
         size = convnet.preset(task.preset, layers, windows.size)
-        return convnet.build(size, task.seed), replace(settings, train="full", view="cls")
+        encoder: Any = convnet.build(size, task.seed)  # it does all that is asked of an encoder
+        return encoder, replace(settings, train="full", view="cls")
     if config.window != windows.size:
         raise ValueError(
             f"windows of {windows.size} cells, but the transformer of preset {task.preset!r} takes "
             f"{config.window}; make the fold with the network's window"
         )
     if method == "mae":
+        assert task.backbone is not None  # `methods.fit` has seen to it
         return task.backbone.encoder, settings
     untrained = mae.build(config, task.seed).encoder
     if method == "vit_random":  # features that stay what they are need no turned windows
@@ -75,12 +78,13 @@ def _likelihood(
     windows: Windows,
     index: np.ndarray,
 ) -> np.ndarray:
-    options = {"samples": DROPOUT_SAMPLES, "seed": seed, "device": device}
-    return predict(classifier, windows, index, **options)[0]
+    found = predict(classifier, windows, index, samples=DROPOUT_SAMPLES, seed=seed, device=device)
+    return found[0]
 
 
 def fit_on_features(method: str, task: Task) -> Scorer:
     """Fit logistic regression or boosting on what the head would see of the frozen backbone."""
+    assert task.backbone is not None  # `methods.fit` has seen to it
     frozen = Classifier(deepcopy(task.backbone.encoder)).to(task.device)
     see = partial(_features, frozen, task.device)
     kind = "gradient_boosting" if method.endswith("boosting") else "logistic_regression"
@@ -102,7 +106,7 @@ def _in_parts(
     return np.concatenate([score(windows, part) for part in parts])
 
 
-def _make_on_features(kind: str, seed: int, names: list[str], **settings) -> BaseEstimator:
+def _make_on_features(kind: str, seed: int, names: list[str], **settings: Any) -> BaseEstimator:
     """Features have no unit and no common spread, which a penalty of weights must not see."""
     return make_pipeline(StandardScaler(), baselines.make(kind, seed, names, **settings))
 

@@ -1,7 +1,7 @@
 """What scores are worth when labels mean nothing: labels shifted around the map, or shuffled."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,8 @@ def band(
     dict of array (2, points)
         Lower and upper end of the band of each curve of `CURVES`.
     """
-    scores, drawn = [], {kind: [] for kind in CURVES}
+    scores = []
+    drawn: dict[str, list[np.ndarray]] = {kind: [] for kind in CURVES}
     for _, part in rows.groupby("fold", sort=True):
         for draw, fold in _shifted(part, shifts):
             values = draw_fold("", fold, areas, 0, 0)
@@ -180,7 +181,7 @@ def check_shuffled(mean: pd.DataFrame, bands: pd.DataFrame | None = None) -> lis
     return sentences or [f"all {len(auc)} scores on shuffled labels hold 0.5 in their interval"]
 
 
-def _judge(row: NamedTuple, limits: tuple[float, float] | None) -> str:
+def _judge(row: Any, limits: tuple[float, float] | None) -> str:
     """Say what is wrong with one score on shuffled labels; nothing if it holds 0.5."""
     said = f"{row.method} under {row.split}: AUC {row.value:.3f}"
     if np.isnan(row.low):
@@ -197,7 +198,7 @@ def _judge(row: NamedTuple, limits: tuple[float, float] | None) -> str:
     )
 
 
-def _limits(bands: pd.DataFrame | None, row: NamedTuple) -> tuple[float, float] | None:
+def _limits(bands: pd.DataFrame | None, row: Any) -> tuple[float, float] | None:
     """Band of the AUC of a method under a split, if there is one."""
     if bands is None:
         return None

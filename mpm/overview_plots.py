@@ -13,7 +13,8 @@ from mpm.study import Study
 
 _WIDTH, _GAP = 2.3, 0.55  # of a box and between boxes (units of the axes)
 _MOST = 9  # groups of layers that are listed
-_BLUE, _ORANGE, _GREEN, _GREY = (*sns.color_palette("colorblind")[:3], (0.45, 0.45, 0.45))
+_BLUE, _ORANGE, _GREEN = sns.color_palette("colorblind")[:3]
+_GREY = (0.45, 0.45, 0.45)
 _ARROW = {"arrowstyle": "-|>", "color": _GREY, "linewidth": 1.4, "shrinkA": 3, "shrinkB": 3}
 
 

@@ -36,7 +36,7 @@ def with_deposits(task: Task, share: float, *, seed: int) -> Task:
 
 
 def sample(task: Task, most: int, *, seed: int) -> np.ndarray:
-    """Return all positive test centres, and at most so many others, drawn at random; sorted."""
+    """Return all positive test centres, and at most so many others, drawn; sorted (n,)."""
     test = task.fold.test
     known, others = test[task.positive[test]], test[~task.positive[test]]
     drawn = np.random.default_rng(seed).choice(others, min(most, len(others)), replace=False)
@@ -93,7 +93,16 @@ def without(windows: Windows, planes: np.ndarray) -> Windows:
 
 
 def noisy(windows: Windows, planes: np.ndarray, deviation: float, *, seed: int) -> Windows:
-    """Return windows with normal noise on the observed cells of some planes, (layers,) bool."""
+    """Return windows with normal noise on the observed cells of some planes.
+
+    Parameters
+    ----------
+    windows : Windows
+    planes : array (layers,) of bool
+    deviation : float
+        Of the noise, in standard deviations of the training cells.
+    seed : int
+    """
     canvas = windows.canvas.clone()
     generator = torch.Generator().manual_seed(seed)
     for k in np.flatnonzero(planes):

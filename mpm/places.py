@@ -53,7 +53,7 @@ def plane(place: xr.Dataset) -> xr.DataArray:
 
 
 def cut(cells: xr.DataArray, part: Part | None) -> xr.DataArray:
-    """Cut a part out of a grid, as a grid: slicing alone would keep the old corner."""
+    """Cut a part out of a grid (y, x), as a grid: slicing alone would keep the old corner."""
     if part is None:
         return cells
     top, left = (side.indices(size)[0] for side, size in zip(part, cells.shape, strict=True))
@@ -63,7 +63,7 @@ def cut(cells: xr.DataArray, part: Part | None) -> xr.DataArray:
 
 
 def padded(cells: xr.DataArray, margin: int) -> xr.DataArray:
-    """Make a grid with so many more cells on each side."""
+    """Make a grid (y, x) with so many more cells on each side."""
     to = cells.rio.transform()
     corner = to.c - margin * to.a, to.f - margin * to.e
     return grid(cells.rio.crs, corner, to.a, tuple(size + 2 * margin for size in cells.shape))
@@ -124,7 +124,7 @@ def corners(source: Source, strip: Strip, longitude: float) -> tuple[np.ndarray,
     if source.is_geographic:  # a cell that is cut where longitudes jump is put together again
         around = 360 / source.dx
         columns -= around * np.round((columns - columns[0]) / around)
-    return rows, columns, known.all(axis=0)
+    return rows, columns, np.all(known, axis=0)
 
 
 def points(rows: np.ndarray, columns: np.ndarray, count: int) -> Iterator[tuple]:
@@ -143,7 +143,9 @@ def points(rows: np.ndarray, columns: np.ndarray, count: int) -> Iterator[tuple]
             yield tuple(a + side * right for a, side in zip(west, across, strict=True))
 
 
-def _positions(source: Source, x, y, crs: str, longitude: float) -> tuple[np.ndarray, ...]:
+def _positions(
+    source: Source, x: np.ndarray, y: np.ndarray, crs: str, longitude: float
+) -> tuple[np.ndarray, ...]:
     x, y, known = _transformed(x.tobytes(), y.tobytes(), crs, source.crs)
     if source.is_geographic:
         x = x - 360 * np.round((x - longitude) / 360)
@@ -154,8 +156,8 @@ def _positions(source: Source, x, y, crs: str, longitude: float) -> tuple[np.nda
 def _transformed(x: bytes, y: bytes, crs: str, to_crs: str) -> tuple[np.ndarray, ...]:
     # most layers of a study share a CRS: the same places are asked for again and again
     cells = np.meshgrid(np.frombuffer(x), np.frombuffer(y))
-    x, y = pyproj.Transformer.from_crs(crs, to_crs, always_xy=True).transform(*cells)
-    known = np.isfinite(x) & np.isfinite(y)
+    there = pyproj.Transformer.from_crs(crs, to_crs, always_xy=True).transform(*cells)
+    known = np.isfinite(there[0]) & np.isfinite(there[1])
     some = np.argmax(known)
-    x, y = (np.where(known, axis, axis.flat[some] if known.any() else 0) for axis in (x, y))
-    return x, y, known
+    east, north = (np.where(known, axis, axis.flat[some] if known.any() else 0) for axis in there)
+    return east, north, known

@@ -51,7 +51,8 @@ def to_nearest(
             away[some] = np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)
             enough = np.maximum(away[some] - tolerance, 0) ** 2 + square.max() / 4
             open_.append(some[vertex[:, -1] ** 2 < enough])
-        left, tried = np.concatenate(open_) if tried < tree.n else [], tried * 4
+        left = np.concatenate(open_) if tried < tree.n else left[:0]
+        tried *= 4
     return away
 
 
@@ -101,7 +102,7 @@ def sum_within(
 
 
 def padded(cells: xr.DataArray, reach: float) -> xr.DataArray:
-    """Return a grid with a rim as wide as `reach`, in whole cells, around all sides."""
+    """Return a grid (y, x) with a rim as wide as `reach` (m), in whole cells, around all sides."""
     return places.padded(cells, _rim(cells, reach))
 
 
@@ -122,6 +123,11 @@ def mean_within(fine: np.ndarray, n: int, cells: xr.DataArray, reach: float) -> 
     -------
     array (y, x)
         float32, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If n is even.
     """
     if n % 2 == 0:
         raise ValueError(f"{n} subcells a cell have none at its centre; take an odd number")

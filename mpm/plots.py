@@ -12,9 +12,10 @@ import pyproj
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from mpm import artefacts
@@ -72,7 +73,7 @@ def show_map(
     *,
     label: str,
     title: str = "",
-    cmap: str = "viridis",
+    cmap: str | Colormap = "viridis",
     limits: tuple[float | None, float | None] | None = None,
     deposits: pd.DataFrame | None = None,
     bar: bool = True,
@@ -89,7 +90,7 @@ def show_map(
     label : str
         Of the colour bar, with units.
     title : str
-    cmap : str
+    cmap : str or Colormap
     limits : (float, float), optional
         Colour range; by default the 2nd to 98th percentile.
     deposits : DataFrame, optional
@@ -109,8 +110,9 @@ def show_map(
     image = ax.imshow(values, extent=extent_km(layer), cmap=cmap, vmin=limits[0], vmax=limits[1])
     ax.set_facecolor(NODATA)
     if bar:
-        low, high = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[(low, high)]
+        norm = image.norm
+        low, high = bool((values < norm.vmin).any()), bool((values > norm.vmax).any())
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
         ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
     if deposits is not None and len(deposits):
         show_deposits(deposits, ax)
@@ -124,7 +126,17 @@ def show_map(
 
 
 def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label: str = "") -> None:
-    """Draw deposits (columns x, y in m) as hollow circles above a map in kilometres."""
+    """Draw deposits as hollow circles above a map in kilometres.
+
+    Parameters
+    ----------
+    deposits : DataFrame
+        Columns x, y (m).
+    ax : Axes
+    color : str
+    label : str
+        For the legend.
+    """
     ax.plot(
         deposits["x"] / 1e3,
         deposits["y"] / 1e3,
@@ -139,7 +151,16 @@ def show_deposits(deposits: pd.DataFrame, ax: Axes, *, color: str = "red", label
 
 
 def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: int = 5) -> Figure:
-    """Draw several evidence layers of one region, each with its own scale."""
+    """Draw several evidence layers of one region, each with its own scale.
+
+    Parameters
+    ----------
+    cube : Dataset
+    layers : sequence of str
+    title : str
+    columns : int
+        Panels in a row.
+    """
     rows = -(-len(layers) // columns)
     columns = -(-len(layers) // rows)  # no row that is almost empty
     fig, axes = plt.subplots(rows, columns, squeeze=False)
@@ -200,13 +221,13 @@ def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
     show_map(plane / divisor, ax, label="", axes=False, bar=False)
     ax.set_title(heading, fontsize=8)
     # beside the map itself: as high as it is, whatever the shape of the region
-    bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.03, 0, 0.05, 1]))
+    bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes((1.03, 0, 0.05, 1)))
     bar.set_label(units, fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
 def readable_units(units: str, values: np.ndarray) -> tuple[float, str]:
-    """Return what to divide values by, and their units then, as a reader would have them.
+    """Return what to divide values (any shape) by, and their units then, for a reader.
 
     Nobody reads distances of a continent in metres; values without units are shares if they lie
     between 0 and 1.
@@ -253,7 +274,19 @@ def deposit_maps(
     *,
     over: str,
 ) -> Figure:
-    """Draw known deposits of each target over one evidence layer, a panel a region."""
+    """Draw known deposits of each target over one evidence layer, a panel a region.
+
+    Parameters
+    ----------
+    cubes : mapping of Dataset
+        By region.
+    deposits : mapping of DataFrame
+        By region: columns x, y (m), type.
+    targets : mapping
+        Of the study.
+    over : str
+        The evidence layer.
+    """
     fig, axes = panels(len(cubes))
     for ax, (region, cube) in zip(axes, cubes.items(), strict=True):
         plane = thinned(cube["evidence"].sel(layer=over)).compute()
@@ -264,7 +297,17 @@ def deposit_maps(
 
 
 def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str) -> None:
-    """Draw a region's known deposits, a colour a target, counted in the title."""
+    """Draw a region's known deposits, a colour a target, counted in the title.
+
+    Parameters
+    ----------
+    ax : Axes
+    deposits : DataFrame
+        Columns x, y (m), type.
+    targets : mapping
+        Of the study.
+    region : str
+    """
     counts = []
     for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
         own = target.of(deposits)
@@ -369,9 +412,23 @@ def overview(
     *,
     attribution_label: str,
 ) -> Figure:
-    """Draw the whole way on one wide picture: evidence, likelihood, uncertainty, explanation."""
+    """Draw the whole way on one wide picture: evidence, likelihood, uncertainty, explanation.
+
+    Parameters
+    ----------
+    cube : Dataset
+    layers : sequence of str
+        Four evidence layers.
+    result : Dataset
+        With likelihood and uncertainty.
+    attribution : DataArray (y, x)
+    deposits : DataFrame
+        Columns x, y (m).
+    attribution_label : str
+        Of its colour bar.
+    """
     fig = plt.figure(figsize=(16, 4.4), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 2.6])
+    left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.6]).flat
     for ax, name in zip(left.subplots(2, 2).flat, layers, strict=True):
         plane = cube["evidence"].sel(layer=name)
         show_map(plane, ax, label="", title=readable(name), bar=False, axes=False, cmap="cividis")
@@ -407,7 +464,7 @@ def overview(
 def panels(
     count: int, *, size: tuple[float, float] = (5.2, 4.6), sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure with panels of a size (inches) side by side, and their axes."""
+    """Return a figure with panels of a size (inches) side by side, and their axes (count,)."""
     fig, axes = grid(1, count, size, sharey=sharey)
     return fig, axes[0]
 
@@ -420,7 +477,17 @@ def grid(
     beside: float = 0,
     sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure with rows of panels of a size, room beside them (inches), and the axes."""
+    """Return a figure with rows of panels, and their axes (rows, columns).
+
+    Parameters
+    ----------
+    rows, columns : int
+    size : (float, float)
+        Width and height of a panel (inches).
+    beside : float
+        Room beside them (inches).
+    sharey : bool
+    """
     whole = size[0] * columns + beside, size[1] * rows
     return plt.subplots(
         rows, columns, figsize=whole, layout="constrained", sharey=sharey, squeeze=False
@@ -434,7 +501,7 @@ def kilometres(ax: Axes) -> None:
 
 
 def thinned(layer: xr.DataArray) -> xr.DataArray:
-    """Return every second, third ... cell of a map, so that at most `DRAWN` a side remain.
+    """Return every second, third ... cell of a map (y, x): at most `DRAWN` a side remain.
 
     Figures hold what they draw, and a map of a cube larger than memory must not be held.
     """
@@ -447,20 +514,20 @@ def thinned(layer: xr.DataArray) -> xr.DataArray:
 
 
 def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, float]:
-    """Return west, east, south, north of a grid (km), as `imshow` wants them."""
+    """Return west, east, south, north of a grid (y, x) in km, as `imshow` wants them."""
     west, south, east, north = layer.rio.bounds()
     return west / 1e3, east / 1e3, south / 1e3, north / 1e3
 
 
 def note_crs(layer: xr.DataArray, ax: Axes) -> None:
-    """Write the authority's code of a map's projection into its corner."""
+    """Write the authority's code of a map's (y, x) projection into its corner."""
     name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
     note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
     note.set_path_effects(halo("white", 1.5))
 
 
 def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
-    """Draw a bar of about a quarter of a map's width, with its length in kilometres."""
+    """Draw a bar of about a quarter of the width of a map (y, x), with its length in kilometres."""
     west, east, _, _ = extent_km(layer)
     length = float(f"{(east - west) / 4:.0e}")
     bar = AnchoredSizeBar(
@@ -471,8 +538,19 @@ def scale_bar(ax: Axes, layer: xr.DataArray | xr.Dataset) -> None:
     ax.add_artist(bar)
 
 
-def show_cells(cells: np.ndarray, grid: xr.Dataset, ax: Axes, color: str = "black") -> None:
-    """Draw cells (y, x, bool) of a grid as dots on a map in kilometres."""
+def show_cells(
+    cells: np.ndarray, grid: xr.Dataset | xr.DataArray, ax: Axes, color: str = "black"
+) -> None:
+    """Draw cells of a grid as dots on a map in kilometres.
+
+    Parameters
+    ----------
+    cells : array (y, x) of bool
+    grid : Dataset or DataArray (y, x)
+        Coordinates in m.
+    ax : Axes
+    color : str
+    """
     rows, cols = np.nonzero(cells)
     x, y = grid["x"].values[cols] / 1e3, grid["y"].values[rows] / 1e3
     ax.plot(x, y, ".", color=color, markersize=1.5)
@@ -483,7 +561,7 @@ def readable(name: str) -> str:
     return str(name).replace("_", " ").replace("=", ": ")
 
 
-def halo(color: str, linewidth: float) -> list[withStroke]:
+def halo(color: str, linewidth: float) -> list[AbstractPathEffect]:
     """Effect that draws a wider line beneath, so that lines and text are seen on any ground."""
     return [withStroke(linewidth=linewidth, foreground=color)]
 

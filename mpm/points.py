@@ -104,7 +104,12 @@ def place(
 def coordinates(
     table: pd.DataFrame, path: Path, what: str, *, x: str, y: str, crs: str
 ) -> tuple[pyproj.CRS, np.ndarray]:
-    """Return the CRS of points and their coordinates in it (n, 2); parameters as for `place`.
+    """Return the CRS of points and their coordinates in it, (n, 2).
+
+    Parameters
+    ----------
+    table, path, what, x, y, crs
+        As for `place`.
 
     Raises
     ------
@@ -125,6 +130,14 @@ def coordinates(
 
 def numbers(table: pd.DataFrame, name: str | None, path: Path, what: str) -> np.ndarray:
     """Return a column as numbers, NaN where it is blank: (n,).
+
+    Parameters
+    ----------
+    table : DataFrame
+    name : str or None
+        Of the column.
+    path, what
+        Its file, and whose it is, for the message.
 
     Raises
     ------
@@ -148,7 +161,7 @@ def within(points: np.ndarray, cells: xr.DataArray, margin: float = 0) -> np.nda
     """Say which points (n, 2) lie in a region or at most `margin` (m) beside it: bool (n,)."""
     west, south, east, north = cells.rio.bounds()
     low, high = np.array([west, south]) - margin, np.array([east, north]) + margin
-    return ((points >= low) & (points <= high)).all(axis=1)
+    return np.all((points >= low) & (points <= high), axis=1)
 
 
 def lines(wrong: np.ndarray, table: pd.DataFrame) -> str:
@@ -174,7 +187,9 @@ def _swapped(
     enough = swapped.sum() >= min(3, 0.1 * len(there)) and swapped.sum() > outside.sum() / 2
     if not (swapped.any() and enough):
         return np.zeros(len(there), bool)
-    west, south, east, north = geography.window(cells, crs, 0)
+    box = geography.window(cells, crs, 0)
+    assert box is not None  # some points do lie in the region
+    west, south, east, north = box
     # where longitudes and latitudes are alike, neighbours of the region look exchanged
     alike = any(west + turn <= north and south <= east + turn for turn in (-360, 0, 360))
     return swapped & (not alike)

@@ -99,7 +99,7 @@ def captured(prediction: Prediction, areas: np.ndarray) -> np.ndarray:
 
 
 def calibration_edges(p: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Return the inner edges of bins of equal count, ascending; equal p share a bin."""
+    """Return the inner edges of bins of equal count of p (n,), ascending; equal p share a bin."""
     return np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf"))
 
 

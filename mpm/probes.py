@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from mpm.folds import Fold
 from mpm.pu_selection import choose_negatives
 from mpm.windows import Windows
 
+Head = Literal["probe", "full", "last", "frozen"]
+
 
 def score_cells(
     fold: Fold,
     encoder: mae.Encoder,
-    head: str,
+    head: Head,
     *,
     sees: str,
     aligned: bool,
@@ -36,7 +39,7 @@ def score_cells(
     fold : Fold
     encoder : Encoder
         Not changed.
-    head : str
+    head : {"probe", "full", "last", "frozen"}
         "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
         as `FineTuneSettings.train`.
     sees : {"network", "cell", "statistics"}
@@ -47,7 +50,7 @@ def score_cells(
         Of the fine-tuning.
     seed : int
         Of the fine-tuning.
-    parts : sequence of array of int
+    parts : sequence of array (n,) of int
         Centres of training, validation and test cells.
     positive : array (all centres,)
         bool.
@@ -91,6 +94,14 @@ def features(
 
     "network": CLS, mean and centre tokens. "cell": the layers at the centre. "statistics": these,
     and mean and spread of each layer over the window.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    windows : Windows
+    index : array (n,) of int
+        Centres.
+    sees : {"network", "cell", "statistics"}
     """
     if sees == "cell":
         return np.nan_to_num(windows.centres(index))

@@ -24,9 +24,16 @@ def choose_negatives(
     encoder: mae.Encoder | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Draw negatives from a fold's unlabeled training centres, as the settings say.
+    """Draw negatives (count,) from a fold's unlabeled training centres, as the settings say.
 
-    `encoder` and `device` as for `cell_features`.
+    Parameters
+    ----------
+    fold : Fold
+    positive : array (all centres,) of bool
+    settings : FineTuneSettings
+    seed : int
+    encoder, device
+        As for `cell_features`.
     """
     known, unlabeled = fold.train[positive[fold.train]], fold.train[~positive[fold.train]]
     quantiles = settings.quantiles if settings.negatives == "likely" else (0.0, 1.0)
@@ -77,6 +84,16 @@ def embed(
     encoder: mae.Encoder, windows: Windows, index: np.ndarray, *, batch: int = 256
 ) -> np.ndarray:
     """Return the mean token of windows: (n, width) float32, the backbone's feature of a cell.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    windows : Windows
+        On the same device.
+    index : array (n,) of int
+        Centres.
+    batch : int
+        Windows at a time.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 """Published scores, with their sources, beside what the same methods score here."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -70,6 +72,6 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.Data
     return found
 
 
-def _text(row) -> str:
+def _text(row: Any) -> str:
     interval = "" if np.isnan(row.low) else f" ({row.low:.3f} to {row.high:.3f})"
     return f"{row.value:.3f}{interval}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyproj
 import rasterio
+from numpy.typing import DTypeLike
 from rasterio.windows import Window
 
 from mpm import netcdf
@@ -107,7 +108,16 @@ def _described(layer: Layer, path: Path, modified: int) -> Source:
     )
 
 
-def _check_place(crs: pyproj.CRS, what: str, west, north, dx, dy, rows, columns) -> None:
+def _check_place(
+    crs: pyproj.CRS,
+    what: str,
+    west: float,
+    north: float,
+    dx: float,
+    dy: float,
+    rows: int,
+    columns: int,
+) -> None:
     east, south = west + dx * columns, north - dy * rows
     if crs.is_geographic:
         if max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90 + dy:
@@ -203,7 +213,7 @@ def read(source: Source, rows: tuple[int, int], columns: tuple[int, int]) -> np.
     return _missing(rows, columns, "float32") if values is None else values
 
 
-def _missing(rows: tuple[int, int], columns: tuple[int, int], dtype) -> np.ndarray:
+def _missing(rows: tuple[int, int], columns: tuple[int, int], dtype: DTypeLike) -> np.ndarray:
     shape = max(rows[1] - rows[0], 0), max(columns[1] - columns[0], 0)
     return np.full(shape, np.nan, dtype)
 

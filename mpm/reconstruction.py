@@ -36,7 +36,7 @@ class Filled:
 
     @property
     def scored(self) -> Tensor:
-        """bool, cells that were masked and are observed."""
+        """Cells that were masked and are observed, bool (N, C, H, W)."""
         return self.observed & self.hidden
 
 

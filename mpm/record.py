@@ -102,7 +102,7 @@ def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:
 def versions() -> dict[str, str]:
     """Return the version of each direct dependency."""
     needed = [line for line in importlib.metadata.requires("mpm") or [] if "extra ==" not in line]
-    names = sorted(re.match(r"[\w.-]+", line)[0] for line in needed)
+    names = sorted(re.split(r"[^\w.-]", line)[0] for line in needed)
     return {name: importlib.metadata.version(name) for name in names}
 
 

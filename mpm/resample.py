@@ -6,6 +6,7 @@ kernel by the shape of each chunk, and averages over the box between two corners
 shrinks to a line where grid north and true north differ by 45 degrees.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -175,7 +176,7 @@ def class_shares(
 
 
 def touches(source: Source, cells: xr.DataArray) -> bool:
-    """Whether any cell's centre lies on the raster, or within a pixel of it."""
+    """Whether the centre of any cell (y, x) lies on the raster, or within a pixel of it."""
     how = plan(source, cells)
     for strip in places.strips(cells):
         rows, columns, near = places.centres(source, strip, how.longitude)
@@ -224,13 +225,13 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
 
 def _averaged(source: Source, how: Plan, strip: Strip) -> np.ndarray:
     down, right = how.blocks
-    *corners, known = places.corners(source, strip, how.longitude)
-    window = _window(source, *corners, how.blocks)
+    all_rows, all_columns, known = places.corners(source, strip, how.longitude)
+    window = _window(source, all_rows, all_columns, how.blocks)
     if window is None:
         return np.full(known.shape, np.nan)
     pixels = _blocks(source, window, how.blocks)
     found = np.zeros(known.shape, complex)
-    for rows, columns in places.points(*corners, how.points):
+    for rows, columns in places.points(all_rows, all_columns, how.points):
         found += _take(pixels, window, np.floor(rows / down), np.floor(columns / right))
     return _mean(found.real, found.imag * known, how.points**2)
 
@@ -238,13 +239,13 @@ def _averaged(source: Source, how: Plan, strip: Strip) -> np.ndarray:
 def _counted(source: Source, how: Plan, codes: list, strip: Strip) -> np.ndarray:
     """Count points (y, x, code) of each code, of any other, and of none."""
     if how.class_points == 1:
-        *around, known = places.centres(source, strip, how.longitude)
-        points = [around]
+        all_rows, all_columns, known = places.centres(source, strip, how.longitude)
+        points: Iterable[tuple[np.ndarray, ...]] = [(all_rows, all_columns)]
     else:
-        *around, known = places.corners(source, strip, how.longitude)
-        points = places.points(*around, how.class_points)
+        all_rows, all_columns, known = places.corners(source, strip, how.longitude)
+        points = places.points(all_rows, all_columns, how.class_points)
     counts = np.zeros((known.size, len(codes) + 2), "uint16")
-    window = _window(source, *around)
+    window = _window(source, all_rows, all_columns)
     if window is not None:
         pixels = _numbered(rasters.read(source, *window), codes)
         cell = np.arange(known.size)
@@ -264,7 +265,9 @@ def _numbered(pixels: np.ndarray, codes: list) -> np.ndarray:
     return np.where(np.isnan(pixels), len(codes) + 1, numbers).astype("int16")
 
 
-def _window(source: Source, rows, columns, blocks=(1, 1)) -> tuple | None:
+def _window(
+    source: Source, rows: np.ndarray, columns: np.ndarray, blocks: tuple[int, int] = (1, 1)
+) -> tuple | None:
     """Pixels, or blocks of them, around all positions: first and one past last row and column.
 
     There is a margin of a pixel outside the raster, so that whatever lies outside finds no value.

@@ -6,6 +6,7 @@ They must change with the network's weights, and stay under small noise and othe
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def randomised(classifier: Classifier, *, seed: int) -> Iterator[tuple[str, Clas
     generator = torch.Generator().manual_seed(seed)
     model = deepcopy(classifier)
     encoder = model.encoder
-    stages = {"head": [model.linear], "last norm": [encoder.norm]}
+    stages: dict[str, list[nn.Module]] = {"head": [model.linear], "last norm": [encoder.norm]}
     for number, block in reversed(list(enumerate(encoder.blocks, start=1))):
         stages[f"block {number}"] = [block]
     stages["patches"] = [encoder.values, encoder.missing]
@@ -125,7 +126,7 @@ def other_seeds(
         if folder.exists():
             yield load_classifier(folder).classifier
             continue
-        given = {"seed": seed + member, "device": device}
+        given: dict[str, Any] = {"seed": seed + member, "device": device}
         negatives = choose_negatives(fold, positive, settings, encoder=encoder, **given)
         known = fold.train[positive[fold.train]]
         parts = (fold.windows, known, negatives, fold.validation, positive)

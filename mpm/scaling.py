@@ -154,9 +154,9 @@ def fit_scaling(
         if silent and row["notes"] != NO_OBSERVATION:
             row["notes"] = _join(row["notes"], f"{MISSING_IN} {', '.join(silent)}")
         rows.append(row)
-    seen = tuple(leaks.pack(mask) for mask in masks)
+    kept = tuple(leaks.pack(mask) for mask in masks)
     fields = {name: tuple(row[name] for row in rows) for name in rows[0]}
-    return Scaling(tuple(layers), **fields, seen=seen)
+    return Scaling(tuple(layers), **fields, seen=kept)
 
 
 def _join(*notes: str) -> str:

@@ -63,14 +63,14 @@ def scene(
     Scene
         Of a window without missing cells in that layer, if there is any.
     """
-    among = np.arange(filled.values.shape[1]) if among is None else np.asarray(among)
-    truth = filled.values[:, among]
+    layers = np.arange(filled.values.shape[1]) if among is None else np.asarray(among)
+    truth = filled.values[:, layers]
     mark = {"line": _lines, "edge": _edges, "high": _highs, "body": _bodies}[look]
     marks = mark(truth, filled.hidden)
-    whole = filled.observed[:, among].all(dim=3).all(dim=2)
+    whole = filled.observed[:, layers].all(dim=3).all(dim=2)
     marks = marks.where(whole | ~whole.any(), -torch.inf)
-    n, position = divmod(int(marks.argmax()), len(among))
-    return _scene(filled, n, int(among[position]))
+    n, position = divmod(int(marks.argmax()), len(layers))
+    return _scene(filled, n, int(layers[position]))
 
 
 def _scene(filled: Filled, n: int, k: int) -> Scene:
@@ -102,8 +102,8 @@ def _lines(truth: Tensor, hidden: Tensor) -> Tensor:
         depth = (torch.minimum(before, after) - own).clamp(min=0)  # below cells two off
         depths.append(pad(depth, (0, 0, 2, 2) if axis == 2 else (2, 2)))
     straight, oblique = (part.sum(dim=(2, 3)) for part in _slopes(truth))
-    steep = sum(part.square().sum(dim=(2, 3)) for part in torch.gradient(truth, dim=(2, 3)))
-    aligned = torch.hypot(straight, oblique) / steep.clamp(min=1e-9)  # 0 for a tangle, 1 for a line
+    down, right = (part.square().sum(dim=(2, 3)) for part in torch.gradient(truth, dim=(2, 3)))
+    aligned = torch.hypot(straight, oblique) / (down + right).clamp(min=1e-9)  # 0: tangle, 1: line
     return _in_both(torch.maximum(*depths), hidden) * aligned
 
 
@@ -174,6 +174,15 @@ def surroundings(
     """Return a standardised layer (y, x) about a cell, at most `reach` cells to each side.
 
     Its attributes `x` and `y` are the cell's own coordinates (m).
+
+    Parameters
+    ----------
+    cube : Dataset
+    scaling : Scaling
+    layer : str
+    row, col : int
+        The cell.
+    reach : int
     """
     near = {
         "y": slice(max(row - reach, 0), row + reach + 1),

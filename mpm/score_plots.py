@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -165,7 +166,7 @@ def _mean_curves(ax: Axes, methods: Mapping[str, np.ndarray], grid: np.ndarray) 
     best = max(others, key=lambda name: mean[name].mean()) if others else ""
     for name in in_order(mean, [name for name in others if name != best]):
         if name == "mae":
-            look = {"color": "C0", "label": named(name)}
+            look: dict[str, Any] = {"color": "C0", "label": named(name)}
             ax.fill_between(
                 grid,
                 held[name].min(axis=0),

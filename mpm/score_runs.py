@@ -133,7 +133,7 @@ def _rules(options: Mapping) -> bytes:
     """Hash what all scores follow from: options, truth, and the code that scores."""
     total = hashlib.sha256(repr([options["draws"], options["seed"]]).encode())
     for module in (bootstrap, curves, metrics, prediction):
-        total.update(Path(module.__file__).read_bytes())
+        total.update(Path(str(module.__file__)).read_bytes())
     total.update(Path(__file__).read_bytes())
     for plane in [*(options["hidden"] or ()), *(options["truth"] or ())]:
         total.update(np.ascontiguousarray(plane).tobytes())
@@ -164,6 +164,8 @@ def score_against_truth(
         One split and method.
     hidden, truth : list of array (y, x)
         Of `undiscovered`, and the true probability, a region each.
+    draws, seed : int
+        Of the bootstrap.
 
     Returns
     -------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import BaseEstimator
 
 from mpm.classifier import Classifier
 from mpm.memory import give_memory_back
@@ -21,7 +22,7 @@ EXACT = 8  # players up to which all coalitions are scored
 AT_ONCE = 128  # windows a pass
 
 
-def tree_shap(model, features: np.ndarray) -> np.ndarray:
+def tree_shap(model: BaseEstimator, features: np.ndarray) -> np.ndarray:
     """Return SHAP values of a fitted tree model for the positive class: (n, layers).
 
     They are parts of the log odds in gradient boosting, of the probability in a forest.
@@ -51,7 +52,7 @@ def tree_shap(model, features: np.ndarray) -> np.ndarray:
 
 
 def players_of(owner: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the players, in the order of their first planes, and the player of each plane."""
+    """Return the players, in the order of their first planes, and each plane's player (planes,)."""
     names = list(dict.fromkeys(map(str, owner)))
     return names, np.array([names.index(str(name)) for name in owner])
 
@@ -70,7 +71,7 @@ def layer_game(
     classifier : Classifier
         On the device of the windows.
     windows : Windows
-    index, background : array of int
+    index, background : array (n,) of int
         Centres to explain, and those whose layers stand for unknown ones: values and gaps.
     owner : sequence of str
         Player that each plane belongs to, e.g. its evidence layer or its group.
@@ -92,7 +93,15 @@ def patch_game(
     background: np.ndarray,
     patch: int,
 ) -> Game:
-    """Let square patches of a window, all their layers, play for its logit, row by row."""
+    """Let square patches of a window, all their layers, play for its logit, row by row.
+
+    Parameters
+    ----------
+    classifier, windows, index, background
+        As for `layer_game`.
+    patch : int
+        Cells along one side, which divides that of the window.
+    """
 
     def spread(known: np.ndarray) -> np.ndarray:
         grid = known.reshape(len(known), 1, windows.size // patch, windows.size // patch)
@@ -101,7 +110,13 @@ def patch_game(
     return _window_game(classifier, windows, index, background, spread)
 
 
-def _window_game(classifier, windows, index, background, spread) -> Game:
+def _window_game(
+    classifier: Classifier,
+    windows: Windows,
+    index: np.ndarray,
+    background: np.ndarray,
+    spread: Callable[[np.ndarray], np.ndarray],
+) -> Game:
     """`spread` turns players (m, players) into cells of a window, (m, C, H, W) or broadcast so."""
     classifier = classifier.eval()
     others, theirs = windows.gather(background)
@@ -215,8 +230,19 @@ def network_shapley(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Share the logit of windows among evidence layers, or groups of them.
 
-    Parameters as of `layer_game`, but for the device where the network runs, and returned as by
-    `shapley_values`.
+    Parameters
+    ----------
+    classifier, windows, index, background, owner
+        As for `layer_game`, on any device.
+    permutations, seed
+        As for `shapley_values`.
+    device : device
+        Where the network runs.
+
+    Returns
+    -------
+    DataFrame, array (n, players)
+        As of `shapley_values`.
     """
     give_memory_back()
     game = layer_game(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,6 @@ from mpm.dealing import cell_km, deal_blocks, first_cells
 from mpm.districts import district_ground, find_districts, latitude_bands
 from mpm.leaks import Split, near
 from mpm.leaks import check as check  # this is where it is looked for
-
-Kind = Literal["blocks", "random", "latitude", "district", "region", "final"]
 
 REMEDIES = {
     "blocks": "use fewer folds or smaller blocks",
@@ -74,15 +72,20 @@ def dead_cells(cubes: Sequence[xr.Dataset], window: int, radius_m: float) -> int
     return window // 2 + int(np.ceil(radius_m / 1000 / min(cell_km(cube) for cube in cubes)))
 
 
-def deals_cells(kind: Kind, settings: SplitSettings) -> bool:
+def deals_cells(kind: str, settings: SplitSettings) -> bool:
     """Whether a split deals single cells: it parts deposits and has no dead zone."""
     return kind == "random" or (kind == "blocks" and settings.block_km == 0)
 
 
 def fold_count(
-    kind: Kind, cubes: Sequence[xr.Dataset], settings: SplitSettings, targets: Sequence[str]
+    kind: str, cubes: Sequence[xr.Dataset], settings: SplitSettings, targets: Sequence[str]
 ) -> int:
     """Return how many folds of a kind there are; of districts the map decides.
+
+    Parameters
+    ----------
+    kind, cubes, settings, targets
+        As for `make_split`.
 
     Raises
     ------
@@ -102,7 +105,7 @@ def fold_count(
 
 
 def all_runs(
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     cubes: Sequence[xr.Dataset],
     settings: SplitSettings,
     targets: Sequence[str],
@@ -110,6 +113,12 @@ def all_runs(
     """List what methods are scored on: (split, fold) of each kind, in the kinds' order.
 
     Of "random" there are as many folds as `settings` says, of "final" one.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+    cubes, settings, targets
+        As for `make_split`.
 
     Raises
     ------
@@ -125,13 +134,20 @@ def all_runs(
 
 
 def obstacles(
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     cubes: Sequence[xr.Dataset],
     settings: SplitSettings,
     targets: Sequence[str],
 ) -> dict[str, str]:
-    """Say of each kind of split why a study does not allow it: "" if it does."""
-    found = dict.fromkeys(kinds, "")
+    """Say of each kind of split why a study does not allow it: "" if it does.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+    cubes, settings, targets
+        As for `make_split`.
+    """
+    found: dict[str, str] = dict.fromkeys(kinds, "")
     for kind in kinds:
         try:
             for _, fold in all_runs([kind], cubes, settings, targets):
@@ -143,7 +159,7 @@ def obstacles(
 
 def make_split(
     cubes: Sequence[xr.Dataset],
-    kind: Kind,
+    kind: str,
     fold: int,
     settings: SplitSettings,
     *,
@@ -192,7 +208,7 @@ def make_split(
         test, validates = [np.zeros(number.shape, bool) for number in numbers], [fold]
     elif kind == "region":  # no window reaches into another region
         test = [(number >= 0) & (k == fold) for k, number in enumerate(numbers)]
-        validates = range(settings.folds)
+        validates = list(range(settings.folds))
     else:
         test = [number == fold for number in numbers]
         validates = [(fold + k) % count for k in range(1, count + 1)]
@@ -202,7 +218,14 @@ def make_split(
     return split
 
 
-def _divide(cubes, numbers, test, validates: Sequence[int], gap: int, targets) -> Split:
+def _divide(
+    cubes: Sequence[xr.Dataset],
+    numbers: Sequence[np.ndarray],
+    test: Sequence[np.ndarray],
+    validates: Sequence[int],
+    gap: int,
+    targets: Sequence[str],
+) -> Split:
     """Validate on one of some folds, beyond the dead zone of the test cells; train on the rest."""
     free = [(number >= 0) & ~near(cells, gap) for number, cells in zip(numbers, test, strict=True)]
     held = np.zeros((len(targets), 1 + max(number.max() for number in numbers)))
@@ -242,12 +265,17 @@ def _check_train(
 
 
 def fold_numbers(
-    cubes: Sequence[xr.Dataset], kind: Kind, settings: SplitSettings, targets: Sequence[str]
+    cubes: Sequence[xr.Dataset], kind: str, settings: SplitSettings, targets: Sequence[str]
 ) -> list[np.ndarray]:
     """Number every cell by the fold that tests it: (y, x) int per region, -1 where not valid.
 
     But for the random split, touching deposits with their positive neighbourhoods stay in one fold,
     and so do parts of a neighbourhood that invalid cells cut through.
+
+    Parameters
+    ----------
+    cubes, kind, settings, targets
+        As for `make_split`; "region" and "final" have no folds of their own.
 
     Raises
     ------
@@ -277,17 +305,24 @@ def fold_numbers(
 
 
 def fold_table(
-    cubes: Sequence[xr.Dataset], kind: Kind, settings: SplitSettings, targets: Sequence[str]
+    cubes: Sequence[xr.Dataset], kind: str, settings: SplitSettings, targets: Sequence[str]
 ) -> pd.DataFrame:
     """Count the cells, and the deposits of each target, that every fold tests; a row a fold.
 
     A deposit that is parted counts where its first cell is tested.
+
+    Parameters
+    ----------
+    cubes, kind, settings, targets
+        As for `fold_numbers`.
     """
     numbers = fold_numbers(cubes, kind, settings, targets)
     return _count(cubes, numbers, fold_count(kind, cubes, settings, targets), targets)
 
 
-def _count(cubes, numbers: list[np.ndarray], folds: int, targets: Sequence[str]) -> pd.DataFrame:
+def _count(
+    cubes: Sequence[xr.Dataset], numbers: list[np.ndarray], folds: int, targets: Sequence[str]
+) -> pd.DataFrame:
     cells = np.concatenate([number[number >= 0] for number in numbers])
     table = pd.DataFrame({"cells": np.bincount(cells, minlength=folds)})
     for target in targets:
@@ -297,10 +332,16 @@ def _count(cubes, numbers: list[np.ndarray], folds: int, targets: Sequence[str])
     return table.rename_axis("fold")
 
 
-def _districts(cubes, settings: SplitSettings, targets: Sequence[str]) -> np.ndarray:
+def _districts(
+    cubes: Sequence[xr.Dataset], settings: SplitSettings, targets: Sequence[str]
+) -> np.ndarray:
     """Number deposits by district: (deposits,)."""
     reach = settings.dead_cells * max(cell_km(cube) for cube in cubes)
-    rules = {"most": settings.districts, "km": settings.district_km, "dead_km": reach}
+    rules: dict[str, Any] = {
+        "most": settings.districts,
+        "km": settings.district_km,
+        "dead_km": reach,
+    }
     district = find_districts(cubes, targets, **rules)
     if district.max() < 2:
         raise ValueError(

@@ -2,8 +2,10 @@
 
 import ast
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import papermill
 
@@ -28,8 +30,8 @@ class Step:
     """
 
     source: Path
-    defaults: dict[str, object]
-    passed: dict[str, object]
+    defaults: dict[str, Any]
+    passed: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -37,7 +39,7 @@ class Step:
         return self.source.stem
 
     @property
-    def parameters(self) -> dict[str, object]:
+    def parameters(self) -> dict[str, Any]:
         """Every parameter with the value that holds in this run."""
         return self.defaults | self.passed
 
@@ -175,7 +177,7 @@ def _check_settings(settings: dict, declared: dict[Path, dict]) -> None:
         _check_type(name, value, known[name])
 
 
-def _check_known(name: str, known, what: str) -> None:
+def _check_known(name: str, known: Collection[str], what: str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -173,7 +173,14 @@ def block_sides(
     return pd.concat(tables, ignore_index=True)
 
 
-def _possible(cubes, study, kind: str, fold: int, settings: SplitSettings, side: float) -> bool:
+def _possible(
+    cubes: Mapping[str, xr.Dataset],
+    study: Study,
+    kind: str,
+    fold: int,
+    settings: SplitSettings,
+    side: float,
+) -> bool:
     """Whether a map of this size has room for the blocks."""
     regions = list(cubes.values())
     if 0 < side < 2 * min(map(cell_km, regions)):
@@ -190,6 +197,14 @@ def touching_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, num
 
     `folds.make_fold` refuses that; cells are still in one part only, and scaling is fitted on those
     of the training.
+
+    Parameters
+    ----------
+    bench : Bench
+    cubes : mapping of Dataset
+        By region, with labels.
+    split, number
+        The split, and the number of its fold.
     """
     regions, targets = list(cubes.values()), list(bench.study.targets)
     parts = make_split(regions, split, number, bench.settings, targets=targets)
@@ -208,14 +223,30 @@ def touching_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, num
 def scores(
     bench: Bench, method: str, task: Task, *, plan: Plan, stress: str, level: float, name: str
 ) -> pd.DataFrame:
-    """Fit a method and score it on all test cells: rows of `_record`."""
+    """Fit a method and score it on all test cells: rows of `_record`.
+
+    Parameters
+    ----------
+    bench : Bench
+    method : str
+    task : Task
+    plan : Plan
+    stress, level, name
+        What was done, how much of it and to which layers: columns of the result.
+    """
     scorer = bench.fit(method, task)
     drawn = _drawn(task, task.fold.test, scorer(task.fold.windows, task.fold.test), plan)
     return pd.DataFrame(_record(stress, level, name, drawn, plan))
 
 
 def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFrame:
-    """Fit a method on some of the training deposits and score it on all test cells."""
+    """Fit a method on some of the training deposits and score it on all test cells.
+
+    Parameters
+    ----------
+    bench, method, task, plan
+        As for `scores`.
+    """
     fold, rows = task.fold, []
     for share in plan.shares:
         several = []
@@ -227,7 +258,13 @@ def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFra
 
 
 def lost_evidence(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFrame:
-    """Fit a method on whole evidence and score it on a sample of test cells that lack some."""
+    """Fit a method on whole evidence and score it on a sample of test cells that lack some.
+
+    Parameters
+    ----------
+    bench, method, task, plan
+        As for `scores`.
+    """
     index = sample(task, plan.most, seed=bench.seed)
     scorer = bench.fit(method, task)
     whole = _drawn(task, index, scorer(task.fold.windows, index), plan)

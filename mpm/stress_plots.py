@@ -1,6 +1,7 @@
 """Figures of how scores hold up, and of what the published protocol adds to them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -225,7 +226,7 @@ def _styled(rows: pd.DataFrame) -> list[tuple[dict, tuple[str, pd.DataFrame]]]:
     return [(styles[name], (name, rows[rows["method"] == name])) for name in plain + learnt]
 
 
-def _what(row) -> str:
+def _what(row: Any) -> str:
     """Name what was done to the evidence."""
     if row.stress == "half":
         return "lost: a random half of the layers"

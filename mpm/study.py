@@ -9,7 +9,14 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 import pyproj
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mpm import artefacts, study_errors
 from mpm.layers import Layer, Strict, derived, read_crs
@@ -286,6 +293,7 @@ class Study(Strict):
         """
         while isinstance(item, Layer) and item.of is not None:
             item = self.layer(item.of)
+        assert item.file is not None  # `layers.Layer` asks for it
         return self.raw / item.file.replace("{region}", region)
 
     def area(self, region: str) -> Path | None:
@@ -398,7 +406,13 @@ def load(name_or_path: str) -> Study:
 
 
 # what a study holds, and what stands there; "" is the study itself
-_PARTS = {"": Study, "regions": Region, "layers": Layer, "deposits": Deposits, "targets": Target}
+_PARTS: dict[str, type[BaseModel]] = {
+    "": Study,
+    "regions": Region,
+    "layers": Layer,
+    "deposits": Deposits,
+    "targets": Target,
+}
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 # lists of a fixed length, and what stands in them
 _NUMBERS = {
@@ -40,7 +41,7 @@ def explain(error: ValidationError, content: dict, keys: Mapping[str, Sequence[s
     return "\n".join(dict.fromkeys(lines))
 
 
-def _in_our_words(mistake: dict, keys: Mapping[str, Sequence[str]]) -> tuple[list, str]:
+def _in_our_words(mistake: ErrorDetails, keys: Mapping[str, Sequence[str]]) -> tuple[list, str]:
     """Return where a mistake is and what to do about it; rare kinds keep pydantic's message."""
     place = [part for part in mistake["loc"] if part != "[key]"]
     kind, given = mistake["type"], mistake["input"]

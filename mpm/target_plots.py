@@ -1,10 +1,12 @@
 """Figures of targets."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -50,7 +52,7 @@ def target_maps(
     return fig
 
 
-def _outline(target, ax) -> None:
+def _outline(target: Any, ax: Axes) -> None:
     """Draw one target (row of `targets.find`) and, of the first ones, its rank."""
     color = map_styles.KNOWN if target.known else map_styles.NEW
     halo = [withStroke(linewidth=2.4, foreground="white")]

@@ -136,6 +136,7 @@ def _facts(inside: np.ndarray, result: xr.Dataset, spoken: xr.DataArray | None) 
     likelihood = np.where(inside, result["likelihood"].values, -np.inf)
     row, col = np.unravel_index(likelihood.argmax(), inside.shape)
     spread = result["uncertainty"].values[inside] if "uncertainty" in result else np.nan
+    facts: dict[str, float | str]
     facts = {"peak": float(likelihood[row, col]), "uncertainty": float(np.mean(spread))}
     facts["leading"] = ""
     if spoken is not None:

@@ -122,7 +122,7 @@ def shuffle_labels(task: Task) -> Task:
 
 
 def some(task: Task, part: str, most: int) -> np.ndarray:
-    """Return all positive centres of "train" or "validation" and at most `most` others, sorted."""
+    """Return positive centres of "train" or "validation" and at most `most` others, sorted (n,)."""
     index = getattr(task.fold, part)
     positive, other = index[task.positive[index]], index[~task.positive[index]]
     if len(other) > most:
@@ -150,9 +150,9 @@ def fit_best(
     see : callable
         Windows and numbers of centres (n,) to a table (n, columns).
     task : Task
-    train, few : array of int
+    train, few : array (n,) of int
         Centres that the winner and the candidates are fitted on; `few` are some of `train`.
-    judged : array of int
+    judged : array (n,) of int
         Validation centres that choose the winner, see `baselines.choose`.
 
     Returns

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from mpm.windows import Windows
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def pretrain(
     ----------
     config : MAEConfig
     windows : Windows
-    train, held_out : array of int
+    train, held_out : array (n,) of int
         Centres to train on, and to report the loss on (nothing is chosen by it).
     settings : PretrainSettings
     seed : int
@@ -142,8 +143,8 @@ def _start(
         fused=fabric.device.type in ("cpu", "cuda"),  # one pass over the weights
     )
     schedule = _schedule(optimizer, settings.rate, settings.steps, settings.warmup)
-    model = set_up(model, fabric, methods=("squared_error", "loss"), compiled=settings.compile)
-    return Progress(model, optimizer, schedule, torch.Generator().manual_seed(seed))
+    wrapped = set_up(model, fabric, methods=("squared_error", "loss"), compiled=settings.compile)
+    return Progress(wrapped, optimizer, schedule, torch.Generator().manual_seed(seed))
 
 
 def _remedy(settings: PretrainSettings) -> str:
@@ -167,7 +168,12 @@ def _train(
     train, held_out = torch.as_tensor(centres[0]), centres[1]
     every = max(1, settings.steps // settings.reports)
     steps = range(progress.step + 1, settings.steps + 1)
-    bar = {"desc": label, "initial": progress.step, "total": settings.steps, "leave": False}
+    bar: dict[str, Any] = {
+        "desc": label,
+        "initial": progress.step,
+        "total": settings.steps,
+        "leave": False,
+    }
     for step in tqdm(steps, **bar, disable=artefacts.quiet() or not fabric.is_global_zero):
         _step(progress, fabric, windows, train, settings, kept)
         if step % every == 0 or step == settings.steps:
@@ -208,7 +214,7 @@ def _step(
 
 
 def _backward(
-    model: nn.Module,
+    model: "_FabricModule",
     fabric: "Fabric",
     windows: Windows,
     index: Tensor,
@@ -252,14 +258,26 @@ def _report(progress: Progress, windows: Windows, held_out: np.ndarray) -> None:
 
 @torch.no_grad()
 def held_out_loss(
-    model: nn.Module,
+    model: "mae.MaskedAutoencoder | _FabricModule",
     windows: Windows,
     index: np.ndarray,
     *,
     most: int = 256,
     seed: int = 0,
 ) -> float:
-    """Return the masked loss on some windows, with masks that are the same at every call."""
+    """Return the masked loss on some windows, with masks that are the same at every call.
+
+    Parameters
+    ----------
+    model : MaskedAutoencoder
+        Wrapped for training or not.
+    windows : Windows
+    index : array (n,) of int
+        Centres.
+    most : int
+        Windows that are drawn of them.
+    seed : int
+    """
     if len(index) == 0:
         return float("nan")
     rng = np.random.default_rng(seed)
@@ -281,7 +299,7 @@ def turn(values: Tensor, observed: Tensor, generator: torch.Generator) -> tuple[
 
 def _symmetry(generator: torch.Generator) -> int:
     """Draw one of the eight symmetries of the square; 0 leaves windows as they are."""
-    return torch.randint(8, (1,), generator=generator).item()
+    return int(torch.randint(8, (1,), generator=generator))
 
 
 def _turned(values: Tensor, observed: Tensor, symmetry: int) -> tuple[Tensor, Tensor]:
@@ -292,7 +310,9 @@ def _turned(values: Tensor, observed: Tensor, symmetry: int) -> tuple[Tensor, Te
     return (values.flip(3), observed.flip(3)) if flip else (values, observed)
 
 
-def _schedule(optimizer, rate: float, steps: int, warmup: float):
+def _schedule(
+    optimizer: torch.optim.Optimizer, rate: float, steps: int, warmup: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
     # it rises for one step at least: with none the scheduler may divide by zero
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,

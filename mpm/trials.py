@@ -139,6 +139,11 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
 def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:
     """Tabulate what methods chose inside their training cells, as `run` has kept it.
 
+    Parameters
+    ----------
+    study, target, wanted, seed
+        As for `run`.
+
     Returns
     -------
     DataFrame
@@ -159,7 +164,7 @@ def make(
     *,
     name: str,
     processes: int,
-    own: Mapping = (),
+    own: Mapping | None = None,
 ) -> dict[Key, pd.DataFrame]:
     """Do some work for methods on folds, in parallel processes, unless it was done before.
 
@@ -185,7 +190,7 @@ def make(
     RuntimeError
         If the work fails; names split, fold and method.
     """
-    known = _made_of(bench, wanted, work, dict(own))
+    known = _made_of(bench, wanted, work, dict(own or {}))
     places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in known}
     folds: dict[tuple, dict] = {}
     for (split, number, method), facts in known.items():
@@ -198,7 +203,17 @@ def make(
 
 
 def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
-    """Return where a result lies."""
+    """Return where a result lies.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+    name : str
+        Folder of the results.
+    key : (split, fold, method)
+    seed : int
+    """
     split, number, method = key
     file = f"{method.replace(':', '-')}_{seed}.parquet"
     return study.processed / target / name / f"{split}_{number}" / file
@@ -207,7 +222,15 @@ def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
 def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: str) -> None:
     """Call `work(*job)` for all jobs, in processes of one thread each, under one progress line.
 
-    `work` returns what is printed of a job where no person watches the line.
+    Parameters
+    ----------
+    work : function
+        Returns what is printed of a job where no person watches the line.
+    jobs : sequence of tuple
+    processes : int
+        At a time.
+    label : str
+        Of the line.
     """
     processes = min(processes, len(jobs))
     if processes > 1:
@@ -246,6 +269,14 @@ def _one_fold(bench: Bench, work: Callable, split: str, number: int, todo: dict)
 def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterator[tuple]:
     """Make one fold and give it to each method: (method, Task).
 
+    Parameters
+    ----------
+    bench : Bench
+    split, number
+        The split, and the number of its fold.
+    names : sequence of str
+        Methods.
+
     Raises
     ------
     ValueError
@@ -256,8 +287,8 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
     if bench.build:
         fold = bench.build(bench, cubes, split, number)
     else:
-        ways = {"targets": list(bench.study.targets)}
-        fold = make_fold(cubes, split, number, bench.settings, bench.window(cubes), **ways)
+        targets, window = list(bench.study.targets), bench.window(cubes)
+        fold = make_fold(cubes, split, number, bench.settings, window, targets=targets)
     positive, deposit = labels(cubes, fold.windows, bench.target)
     backbone = _backbone(bench, first, fold) if any(map(_on_backbone, names)) else None
     for name in names:

@@ -4,7 +4,7 @@ import difflib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -115,10 +115,10 @@ def read(path: Path, what: str) -> gpd.GeoDataFrame:
         return read_part(place, info)
 
 
-def read_part(place: Path, info: dict, bbox: tuple[float, ...] | None = None) -> gpd.GeoDataFrame:
+def read_part(place: Path, info: dict, bbox: Iterable[float] | None = None) -> gpd.GeoDataFrame:
     """Read the features of an opened file that meet a rectangle; their numbers are the index."""
-    bbox = None if bbox is None else tuple(map(float, bbox))
-    table = pyogrio.read_dataframe(place, layer=info["layer_name"], bbox=bbox, fid_as_index=True)
+    box = None if bbox is None else tuple(map(float, bbox))
+    table = pyogrio.read_dataframe(place, layer=info["layer_name"], bbox=box, fid_as_index=True)
     return table[~(table.geometry.isna() | table.geometry.is_empty)]
 
 
@@ -140,6 +140,13 @@ def classes(path: Path, name: str | None, what: str) -> set:
 
 def column(table: pd.DataFrame, name: str | None, what: str, path: Path) -> pd.Series:
     """Return a table's column by name.
+
+    Parameters
+    ----------
+    table : DataFrame
+    name : str or None
+    what, path
+        Whose column it is, and its file, for the message.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -122,7 +123,7 @@ def _dimensions(path: Path, what: str, cells: xr.DataArray) -> frozenset[int]:
 
 
 @lru_cache(maxsize=64)
-def _found(path: Path, what: str, _modified: int, *place) -> frozenset[int]:
+def _found(path: Path, what: str, _modified: int, *place: Any) -> frozenset[int]:
     # many a tile holds nothing: the whole region is looked at once
     return frozenset(_dimension(features(path, what, places.grid(*place))).tolist())
 
@@ -199,6 +200,7 @@ def density(layer: Layer, path: Path, cells: xr.DataArray) -> np.ndarray:
         As for `features`, and if the circle is smaller than a cell or the column is missing.
     """
     what, step, reach = f"layer {layer.name!r}", cells.rio.transform().a, layer.reach
+    assert reach is not None  # `layers.Layer` asks for it
     if reach < step / 2:
         raise ValueError(f"{what}: reach {reach:g} m is less than half a cell of {step:g} m")
     shapes = features(path, what, cells, margin=reach / step)
@@ -226,6 +228,7 @@ def _near(
         check_place(info["total_bounds"], crs, f"{what}: {path}", cells)
         box = geography.window(cells, crs, margin * cells.rio.transform().a)
         for turn in geography.turns(box, info["total_bounds"], crs) if box else []:
+            assert box is not None  # without it there are no turns
             table = read_part(place, info, np.add(box, [turn, 0, turn, 0]))
             shapes, rows = geography.to_plane(
                 np.array(table.geometry), crs, cells, box, turn=turn, edges=edges

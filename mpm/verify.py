@@ -175,7 +175,7 @@ def _table(name: str, recorded: Path, again: Path, tolerance: float) -> Verdict:
         shapes = " became ".join(f"{len(each)} rows x {each.shape[1]}" for each in (one, other))
         return Verdict(name, CHANGED, shapes)
     apart = {column: _apart(one[column], other[column]) for column in one}
-    worst = max(apart, key=apart.get, default="")
+    worst = max(apart, key=lambda column: apart[column], default="")
     if not apart or apart[worst] == 0:
         return Verdict(name, SAME, "same values")
     text = f"column {worst!r} by {apart[worst]:.2g}"

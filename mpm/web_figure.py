@@ -1,5 +1,7 @@
 """What is drawn on the web map: images that the page fills, lines, targets and deposits."""
 
+from typing import Any
+
 import geopandas as gpd
 import matplotlib
 import numpy as np
@@ -84,7 +86,7 @@ def _image(plot: figure, grid: xr.Dataset) -> tuple[GlyphRenderer, ColorBar]:
 
 def _lines(plot: figure, grid: xr.Dataset) -> dict:
     lines = web_layers.graticule(grid)
-    look = {"line_color": "#404040", "line_alpha": 0.45, "line_width": 0.7}
+    look: dict[str, Any] = {"line_color": "#404040", "line_alpha": 0.45, "line_width": 0.7}
     source = {"xs": [x for _, x, _ in lines], "ys": [y for _, _, y in lines]}
     drawn = plot.multi_line("xs", "ys", source=ColumnDataSource(source), **look)
     at = ColumnDataSource(_starts(lines, abs(plot.y_range.end - plot.y_range.start) / 25))
@@ -108,12 +110,12 @@ def _starts(lines: list, apart: float) -> dict:
 
 
 # a light ground behind a name: an outline would cover the letters
-_PLATE = {"background_fill_color": "white", "background_fill_alpha": 0.75}
+_PLATE: dict[str, Any] = {"background_fill_color": "white", "background_fill_alpha": 0.75}
 
 
 def _targets(plot: figure, found: gpd.GeoDataFrame) -> dict:
     """Add outlines: red for new ground, black where a deposit is known, on white."""
-    outlines = {"xs": [], "ys": []}
+    outlines: dict[str, list] = {"xs": [], "ys": []}
     for shape in found.geometry:
         rings = [[polygon.exterior, *polygon.interiors] for polygon in shape.geoms]
         for axis, name in enumerate(outlines):
@@ -122,7 +124,7 @@ def _targets(plot: figure, found: gpd.GeoDataFrame) -> dict:
             )
     colours = np.where(found["known"] > 0, map_styles.KNOWN, map_styles.NEW).tolist()
     source = ColumnDataSource(outlines | {"colour": colours})
-    shared = {"source": source, "fill_color": None}
+    shared: dict[str, Any] = {"source": source, "fill_color": None}
     halo = plot.multi_polygons("xs", "ys", line_color="white", line_width=3.2, **shared)
     outline = plot.multi_polygons("xs", "ys", line_color="colour", line_width=1.6, **shared)
     sides = found.geometry.bounds.head(NAMED) / 1e3

@@ -225,7 +225,7 @@ def _listed(values: np.ndarray) -> list[float | None]:
 
 
 def graticule(grid: xr.Dataset) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return meridians and parallels over a grid: name, x and y (km), NaN outside the grid."""
+    """Return meridians and parallels over a grid: name, x and y (n,) in km, NaN outside it."""
     found = nodes(grid)
     west, south, east, north = grid.rio.bounds()
     from_degrees = pyproj.Transformer.from_crs("EPSG:4326", grid.rio.crs, always_xy=True)

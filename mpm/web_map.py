@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -16,6 +17,7 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     Div,
+    Row,
     Select,
     Slider,
     TabPanel,
@@ -102,7 +104,7 @@ def _panel(
     known: pd.DataFrame,
     found: gpd.GeoDataFrame,
     ranges: dict[str, tuple[float, float]],
-) -> tuple[row, CustomJS]:
+) -> tuple[Row, CustomJS]:
     """Return one region's map with its controls, and what draws it when the page has loaded."""
     layers = web_layers.maps(result, ranges) | web_layers.evidence(cube)
     planes, origins, largest = web_layers.leading(result, cube, LEADING)
@@ -129,7 +131,7 @@ def _panel(
     return _arranged(parts), _wired(parts)
 
 
-def _arranged(parts: dict) -> row:
+def _arranged(parts: dict) -> Row:
     side = [parts[name] for name in ("map_choice", "opacity", "evidence_choice", "switches")]
     legend = Div(text=_legend(), stylesheets=[CARD])
     return row(
@@ -181,7 +183,7 @@ def _ranks(found: gpd.GeoDataFrame, grid: xr.Dataset) -> np.ndarray:
     return rasterize(pairs, shape, transform=grid.rio.transform(), dtype="uint16")[::-1]
 
 
-def _sentence(target) -> str:
+def _sentence(target: Any) -> str:
     """Say what is known of a target (row of `targets.find`)."""
     near = f"{target.nearest_km:.0f} km from {target.nearest}" if target.nearest else "none known"
     own = f"holds {target.known_names}" if target.known else f"new ground, nearest deposit {near}"

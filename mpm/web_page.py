@@ -26,10 +26,19 @@ footer { color: #555; font-size: .85em; margin-top: 1em }
 
 
 def page(document: Document, study: Study, target: str, facts: dict) -> str:
-    """Return the HTML page, the same bytes for the same data."""
+    """Return the HTML page, the same bytes for the same data.
+
+    Parameters
+    ----------
+    document : Document
+    study : Study
+    target : str
+    facts : dict
+        Of `map_files`: what is known of the maps.
+    """
     # bokeh numbers its models through all of a process, and names a page at random
-    content, _ = standalone_docs_json_and_render_items(document)
-    (content,) = map(_numbered, content.values())
+    documents, _ = standalone_docs_json_and_render_items(document)
+    (content,) = map(_numbered, documents.values())
     (root,) = content["roots"]
     data = json.dumps({"map": content}, separators=(",", ":")).replace("</", "<\\/")
     show = [{"docid": "map", "roots": {root["id"]: "map"}, "root_ids": [root["id"]]}]

@@ -1,7 +1,7 @@
 """Weights of evidence: what each layer says of deposits, counted on patterns of cells."""
 
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -134,7 +134,9 @@ class WeightsOfEvidence(ClassifierMixin, BaseEstimator):
         return table
 
     def _test_independence(self, evidence: np.ndarray, deposits: int) -> None:
-        total, variance, condition = self.prior_logit_, 1 / deposits, 0
+        total: float | np.ndarray = self.prior_logit_
+        variance: float | np.ndarray = 1 / deposits
+        condition = 0
         for weight, error, pattern in self._weigh(evidence):
             total, variance = total + weight, variance + error**2
             condition = pd.factorize(4096 * condition + pattern)[0]
@@ -236,7 +238,7 @@ def _class_codes(values: np.ndarray) -> np.ndarray:
     return np.where(inside.any(axis=1), inside.argmax(axis=1), code)
 
 
-def _look_up(values: np.ndarray, row: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _look_up(values: np.ndarray, row: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight, standard error and number of the pattern (n,) of numbers by their row."""
     if not row.used:
         return np.zeros(len(values)), np.zeros(len(values)), np.zeros(len(values), int)
@@ -315,7 +317,14 @@ def _weights(
     )  # fmt: skip
 
 
-_COUNTED = ("n_inside", "deposits_inside", "w_plus", "w_minus", "s_plus", "s_minus")
+_COUNTED: tuple[str, ...] = (
+    "n_inside",
+    "deposits_inside",
+    "w_plus",
+    "w_minus",
+    "s_plus",
+    "s_minus",
+)
 _COUNTED += ("contrast", "studentised")
 _NONE = {"cut": np.nan, "direction": ""} | dict.fromkeys(_COUNTED[:2], 0)  # of a layer without cut
 _NONE |= dict.fromkeys(_COUNTED[2:], np.nan)

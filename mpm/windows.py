@@ -70,9 +70,9 @@ class Windows:
         )
 
     def batches(
-        self, index: np.ndarray, size: int, *, label: str | None = None
+        self, index: np.ndarray | Tensor, size: int, *, label: str | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gather the windows of some centres a batch at a time, under a bar if `label` names it."""
+        """Gather windows (n, layers, size, size) by batches, under a bar if `label` names it."""
         hidden = label is None or artefacts.quiet()
         for start in tqdm(range(0, len(index), size), desc=label, disable=hidden, leave=False):
             yield self.gather(index[start : start + size])
@@ -105,10 +105,10 @@ class Windows:
 
     def corners(self, index: np.ndarray | Tensor | None) -> tuple[Tensor, Tensor]:
         """Return first row and column (n,) of windows on the canvas, padded by half a window."""
-        index = slice(None) if index is None else np.asarray(index)
+        some = slice(None) if index is None else np.asarray(index)
         tops = np.cumsum([0] + [height + self.size - 1 for height, _ in self.shapes])[:-1]
-        rows = tops[self.region[index]] + self.row[index]
-        return torch.as_tensor(rows), torch.as_tensor(self.col[index])
+        rows = tops[self.region[some]] + self.row[some]
+        return torch.as_tensor(rows), torch.as_tensor(self.col[some])
 
     def _views(self, canvas: Tensor) -> Tensor:
         """All windows as a view, (rows, cols, layers, size, size): no copy until it is indexed."""
@@ -168,7 +168,7 @@ def make_windows(cubes: Sequence[xr.Dataset], size: int, *, min_valid: float = 0
         region=region,
         row=np.concatenate([rows for rows, _ in places]),
         col=np.concatenate([cols for _, cols in places]),
-        shapes=tuple(cube["valid"].shape for cube in cubes),
+        shapes=tuple((cube.sizes["y"], cube.sizes["x"]) for cube in cubes),
     )
 
 
@@ -184,7 +184,8 @@ def window_centres(
     count = (
         table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
     )
-    return np.nonzero(valid & (count >= min_valid * size * size))
+    rows, cols = np.nonzero(valid & (count >= min_valid * size * size))
+    return rows, cols
 
 
 def _canvas(planes: list[np.ndarray], size: int) -> Tensor:

@@ -13,6 +13,7 @@ from mpm import (
     align,
     batch,
     cell_page,
+    comparison,
     doctor,
     fetch,
     lawley2022,
@@ -22,6 +23,7 @@ from mpm import (
     status,
     study,
     tiled_maps,
+    verify,
 )
 from mpm.kernel import NotebookFailed
 
@@ -345,3 +347,94 @@ def test_explain_asks_for_a_page(demo, monkeypatch, capsys):
     options = {"target": "CD", "out": None, "device": "auto"}
     assert calls == [("demo", -93.5, -41, options)]
     assert capsys.readouterr().out == "explained in page.png\n"
+
+
+def test_compare_passes_every_option_on(demo, monkeypatch, capsys):
+    "Lists are parted at commas; the splits become runs, a fold or a region each"
+    asked = {}
+    demo.regions = {"north": None, "south": None}
+
+    def compare(setup, plan, **options):
+        asked.update(options, plan=plan)
+        return ["row"] * 4
+
+    monkeypatch.setattr(comparison, "compare_study", compare)
+    words = "--variants random\xa0network --heads probe,full --splits blocks,region --folds 2"
+    more = "--seeds 1,2 --preset paper --steps 9 --device cpu --without Au:north --control plain"
+    given = [word.replace("\xa0", " ") for word in words.split(" ") + more.split(" ")]
+    assert cli.main(["compare", "demo", *given]) == 0
+    plan = asked.pop("plan")
+    assert [variant.name for variant in plan.variants] == ["random network"]
+    assert plan.runs == (("blocks", 0), ("blocks", 1), ("region", 0), ("region", 1))
+    assert plan.heads == ("probe", "full") and plan.seeds == (1, 2)
+    assert (plan.preset, plan.steps, plan.without) == ("paper", 9, ("Au", "north"))
+    assert asked == {"folds": 2, "control": "plain", "device": "cpu"}
+    assert capsys.readouterr().out == "demo: 4 rows in data/comparisons/demo.csv\n"
+
+
+def test_compare_refuses_a_split_without_backbones(demo, capsys):
+    "Of its own splits it lists both"
+    demo.regions = {"north": None}
+    assert cli.main(["compare", "demo", "--splits", "random"]) == 2
+    assert capsys.readouterr().err == "error: --splits 'random' is none of blocks, region\n"
+
+
+@pytest.fixture
+def again(demo, monkeypatch):
+    """A study that is run again, with one of two files as recorded; the folder of that run."""
+    folders = []
+
+    def compare(setup, folder, *, tolerance):
+        folders.append((folder, tolerance))
+        same, other = verify.Verdict("a.png", "identical"), verify.Verdict("b.csv", "changed", "x")
+        return [same, other]
+
+    monkeypatch.setattr(verify, "rerun", lambda setup, folder: folders.append(folder))
+    monkeypatch.setattr(verify, "compare", compare)
+    return folders
+
+
+def test_verify_has_a_line_a_file_and_fails_if_one_changed(again, capsys):
+    "The run goes to a folder of its own, which is compared, and removed in the end"
+    assert cli.main(["verify", "demo", "--tolerance", "0.5"]) == 1
+    assert again == [again[0], (again[0], 0.5)] and not again[0].exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "identical         a.png",
+        "changed           b.csv  (x)",
+        "demo: 1 of 2 as recorded",
+    ]
+
+
+def test_verify_against_a_folder_runs_nothing(again, tmp_path):
+    "It compares with what lies there"
+    assert cli.main(["verify", "demo", "--against", str(tmp_path)]) == 1
+    assert again == [(tmp_path, 1e-6)]
+
+
+def test_a_notebook_that_fails_ends_verify(again, monkeypatch, capsys):
+    "Nothing is compared"
+
+    def fail(setup, folder):
+        raise NotebookFailed("02_mae_pretraining stopped in cell 3")
+
+    monkeypatch.setattr(verify, "rerun", fail)
+    assert cli.main(["verify", "demo"]) == 1
+    assert not again
+    assert capsys.readouterr().err == "error: 02_mae_pretraining stopped in cell 3\n"
+
+
+def test_new_says_what_it_wrote_and_what_comes_next(tmp_path, monkeypatch, capsys):
+    "A study of one's own, outside of the compendium"
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["new", "my_region"]) == 0
+    *wrote, last = capsys.readouterr().out.splitlines()
+    paths = [Path(line.removeprefix("wrote ")) for line in wrote]
+    assert len(paths) == 3 and all(path.is_file() for path in paths)
+    assert last == f"next: put your files beside the README, then `mpm check {paths[0]}`"
+
+
+def test_a_text_that_begins_like_a_number_stays_text(asked, demo):
+    "3rd is no number, and neither is a date in pieces"
+    assert cli.main("run demo --set which=3rd --set when=2020-13".split()) == 0
+    assert asked["settings"] == {"which": "3rd", "when": "2020-13"}

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,7 @@ def imported(path):
     return names
 
 
+@cache
 def own_imports():
     """Return the modules of mpm that each module of mpm imports."""
     wanted = {}
@@ -275,7 +277,7 @@ def test_imports_run_one_way(module):
 
 def test_imports_have_no_cycles():
     "Taking away modules whose imports are all taken leaves none"
-    wanted = own_imports()
+    wanted = dict(own_imports())
     while free := [module for module, names in wanted.items() if not names & set(wanted)]:
         for module in free:
             del wanted[module]
