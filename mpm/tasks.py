@@ -118,7 +118,8 @@ def shuffle_labels(task: Task) -> Task:
         dealt = rng.permutation(kept)
         positive[kept], deposit[kept] = task.positive[dealt], task.deposit[dealt]
         parts[part] = kept
-    return replace(task, fold=replace(task.fold, **parts), positive=positive, deposit=deposit)
+    fold = replace(task.fold, train=parts["train"], validation=parts["validation"])
+    return replace(task, fold=fold, positive=positive, deposit=deposit)
 
 
 def some(task: Task, part: str, most: int) -> np.ndarray:

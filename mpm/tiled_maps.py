@@ -69,18 +69,19 @@ def draw(
     own = mae.backbone_path(network, "final", 0)
     folder = classifier_path(network, target, "final", 0)
     classifier = load_classifier(folder).classifier
-    facts = {"study": study.name, "target": target, "network": network.name, "split": "final"}
-    facts |= {"seed": seed, "samples": samples, "inputs": fetch.input_checksums(study)}
+    facts: dict[str, object] = {"study": study.name, "target": target, "network": network.name}
+    facts |= {"split": "final", "seed": seed, "samples": samples}
+    facts |= {"inputs": fetch.input_checksums(study)}
     facts |= {"model": [artefacts.sha256(folder / "model.safetensors")]}
-    out, drawn = study.processed / target / "tiled_maps", {}
+    place, drawn = str(device_of(device)), {}
+    out = study.processed / target / "tiled_maps"
     for region in study.regions:
         cube = datacube.read(datacube.path(study, region), chunks=tile)
         planes = {name: cube[name].values.tolist() for name in ("layer", "units")}
         _, scaling, _ = mae.load(own, layers=planes["layer"], units=planes["units"])
-        options = {"samples": samples, "seed": seed, "device": str(device_of(device))}
-        place = out / f"prediction_{region}.zarr"
-        datacube.write(predict_tiled(classifier, cube, scaling, **options), place)
-        drawn[region] = datacube.read(place)
+        made = predict_tiled(classifier, cube, scaling, samples=samples, seed=seed, device=place)
+        datacube.write(made, out / f"prediction_{region}.zarr")
+        drawn[region] = datacube.read(out / f"prediction_{region}.zarr")
     return [
         _write(maps[name], out / f"{name}_{region}.tif", facts, map_styles.limits(name, drawn))
         for region, maps in drawn.items()
