@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from mpm import artefacts, study_errors
-from mpm.layers import Layer, Strict, derived, read_crs
+from mpm.layers import FileName, Layer, Strict, derived, read_crs
 
 # regions and targets name files
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -42,7 +42,7 @@ class Region(Strict):
     crs: str
     resolution: float = Field(gt=0)
     bounds: tuple[float, float, float, float]
-    area: str | None = None
+    area: FileName | None = None
 
     @field_validator("crs")
     @classmethod
@@ -142,7 +142,7 @@ class Deposits(Strict):
         Of the file; by default the study's, or that of `data/registry.csv`.
     """
 
-    file: str
+    file: FileName
     x: str = "longitude"
     y: str = "latitude"
     crs: str = "EPSG:4326"
@@ -200,7 +200,7 @@ class Study(Strict):
     description: str = ""
     licence: str = ""
     citation: str = ""
-    folder: str | None = None
+    folder: FileName | None = None
     fetch: Literal["demo", "registry", "none"] = "none"
     regions: dict[Name, Region] = Field(min_length=1)
     layers: tuple[Layer, ...] = Field(min_length=1)
@@ -387,8 +387,14 @@ def load(name_or_path: str) -> Study:
     # ValueError: wrong encoding, or what looks like a date and is none
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is not readable YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path} is not readable YAML: it is nested too deeply; are there brackets too many?"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a study file: it holds no top-level keys")
+    if "path" in content:  # which the program sets itself
+        raise ValueError(f"{path} is not a valid study:\n  path: no such key; leave it out")
     try:
         return Study.model_validate(content | {"path": path})
     except ValidationError as error:
