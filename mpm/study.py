@@ -378,6 +378,22 @@ def load(name_or_path: str) -> Study:
         each entry.
     """
     path = find(name_or_path)
+    content = _read(path)
+    # which the program sets itself
+    lines = ["  path: no such key; leave it out"] if "path" in content else []
+    try:
+        found = Study.model_validate(content | {"path": path})
+    except ValidationError as error:
+        keys = {part: list(model.model_fields) for part, model in _PARTS.items()}
+        lines.insert(0, study_errors.explain(error, content, keys))
+        raise ValueError("\n".join([f"{path} is not a valid study:", *lines])) from error
+    if lines:
+        raise ValueError("\n".join([f"{path} is not a valid study:", *lines]))
+    return found
+
+
+def _read(path: Path) -> dict:
+    """Return the top-level keys of a study file."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
@@ -393,14 +409,7 @@ def load(name_or_path: str) -> Study:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a study file: it holds no top-level keys")
-    if "path" in content:  # which the program sets itself
-        raise ValueError(f"{path} is not a valid study:\n  path: no such key; leave it out")
-    try:
-        return Study.model_validate(content | {"path": path})
-    except ValidationError as error:
-        keys = {part: list(model.model_fields) for part, model in _PARTS.items()}
-        text = study_errors.explain(error, content, keys)
-        raise ValueError(f"{path} is not a valid study:\n{text}") from error
+    return content
 
 
 # what a study holds, and what stands there; "" is the study itself

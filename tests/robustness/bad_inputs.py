@@ -68,6 +68,10 @@ def line(group: str, wrong: str, message: str) -> str:
     return f"{group:<12} {wrong:<44} {short:<150}  earlier results whole: yes"
 
 
+def nothing(home: Path) -> None:
+    "Leave the sound study as it is: the command itself is wrong"
+
+
 def cut(name: str, share: float) -> Callable[[Path], object]:
     "Keep the first part of a file"
 

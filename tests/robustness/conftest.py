@@ -2,6 +2,7 @@ import shutil
 
 import ground
 import pytest
+from toy_notebooks import home as compendium  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,23 @@ def home(template, tmp_path, monkeypatch):
     shutil.copytree(template, home)
     ground.use(home, monkeypatch)
     return home
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory):
+    "Where the toy notebooks have run once"
+    return tmp_path_factory.mktemp("ran") / "home"
+
+
+@pytest.fixture
+def tiny(compendium, ran, monkeypatch):
+    "A compendium of two notebooks whose results are there"
+    from mpm import pipeline
+
+    monkeypatch.chdir(compendium)
+    if ran.exists():
+        shutil.copytree(ran, compendium, dirs_exist_ok=True)
+    else:
+        pipeline.run("tiny")
+        shutil.copytree(compendium, ran)
+    return compendium

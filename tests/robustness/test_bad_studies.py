@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import yaml
-from bad_inputs import Bad, edit, judge
+from bad_inputs import Bad, edit, judge, nothing
 from ground import STUDY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,8 +34,8 @@ LAYER = "file: gravity.tif}"
 Slip = partial(Bad, "study file")
 SLIPS = [
     Slip("missing", lambda home: (home / "toy.yaml").unlink(), ["toy.yaml", "does not exist"]),
-    Slip("a folder", lambda home: None, ["data is a folder; name the YAML"], "check data"),
-    Slip("misspelt name", lambda home: None, ["'dmo'", "did you mean demo"], "check dmo"),
+    Slip("a folder", nothing, ["data is a folder; name the YAML"], "check data"),
+    Slip("misspelt name", nothing, ["'dmo'", "did you mean demo"], "check dmo"),
     Slip("empty", write(""), ["toy.yaml", "holds no top-level keys"]),
     Slip("a list", write("- name: toy"), ["toy.yaml", "holds no top-level keys"]),
     Slip("another encoding", write(b"title: \xff\xfe\xe9"), ["toy.yaml", "not readable YAML"]),
