@@ -1,6 +1,9 @@
 """The command line; `mpm.commands` holds those that check, run, verify and start studies."""
 
 import argparse
+import contextlib
+import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,6 +13,7 @@ from mpm.commands import add_parsers
 from mpm.commands import check as _check
 from mpm.commands import short as _short
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a file
 # Modules that take a while to import are imported by the commands that need them.
 
 
@@ -29,16 +33,19 @@ def main(words: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(words)
     try:
-        return arguments.command(arguments)
+        code = arguments.command(arguments)
+        sys.stdout.flush()  # a full disk or a closed pipe may only show now
+        return code
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, OSError) as error:
-        if not _is_ours(error):
+    except BrokenPipeError:  # as of `mpm status | head`: the reader has had enough
+        _silence()
+        return 1
+    except (ValueError, KeyError, OSError, MemoryError) as error:
+        if not (_is_ours(error) or isinstance(error, MemoryError) or _is_of_the_system(error)):
             raise
-        # str() of a KeyError puts its message in quotes
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
 
 
@@ -274,6 +281,33 @@ def _is_ours(error: Exception) -> bool:
     """Tell a message of this package from an error that surprised it, whose traceback we need."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     return Path(raised_in).parent == Path(__file__).parent
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Tell what the operating system refused, whoever asked for it."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _message(error: Exception) -> str:
+    """Return what went wrong and what to do about it."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); take larger cells (`resolution`) or a larger machine"
+    if not _is_of_the_system(error):
+        # str() of a KeyError puts its message in quotes
+        return str(error.args[0] if isinstance(error, KeyError) else error)
+    is_full = error.errno in _FULL
+    if is_full:
+        _silence()
+    place = error.filename or "what was written last, or the output of this command"
+    remedy = "free some space" if is_full else "check the place and who may use it"
+    return f"{place}: {error.strerror}; {remedy}, then give the same command again"
+
+
+def _silence() -> None:
+    """Send what is left of the output nowhere: Python would fail on it again when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # not a file, as in tests
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 if __name__ == "__main__":

@@ -150,9 +150,15 @@ def create(name: str, where: Path) -> Created:
     words = {key: path.relative_to(base).as_posix() for key, path in files.items()}
     words |= {"name": name, "data": data.relative_to(base).as_posix()}
     words |= {"call": name if ours else words["study"], "folder": "" if ours else "\nfolder: data"}
-    _write(files["readme"], _README.format(**words))
-    _write(files["parameters"], _PARAMETERS.format(**words) + parameters())
-    _write(study, _STUDY.format(**words))
+    texts = {"readme": _README.format(**words), "study": _STUDY.format(**words)}
+    texts["parameters"] = _PARAMETERS.format(**words) + parameters()
+    try:
+        for key, text in texts.items():
+            _write(files[key], text)
+    except BaseException:  # half of a study would be in the way of the next try
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        raise
     return Created(**files, call=words["call"])
 
 

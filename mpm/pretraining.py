@@ -181,11 +181,14 @@ def pretrain_study(
     Raises
     ------
     ValueError
-        If there is no such preset, split or fold, or if some backbones are asked for and those
-        that are there were made for another division of the cells.
+        If there is no such preset, split, fold or device, steps or seed are negative, or if some
+        backbones are asked for and those that are there were made for another division of the
+        cells.
     FileNotFoundError
         If notebook 01 has not run.
     """
+    if steps < 0 or seed < 0:
+        raise ValueError(f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's")
     cubes = datacube.read_cubes(study)
     config = mae.preset(preset, next(iter(cubes.values())).sizes["layer"])
     settings = PRETRAIN_PRESETS[preset]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from nbformat import ValidationError
 
 from mpm import artefacts
 from mpm.study import Study, studies
@@ -159,9 +160,14 @@ def defaults(notebook: Path) -> dict[str, object]:
     Raises
     ------
     ValueError
-        If one is computed.
+        If the file is no notebook, or a parameter is computed.
     """
-    declared = papermill.inspect_notebook(str(notebook))
+    try:
+        declared = papermill.inspect_notebook(str(notebook))
+    except (ValueError, KeyError, ValidationError) as error:
+        raise ValueError(
+            f"{notebook} cannot be read ({error}); restore it, e.g. with `git checkout`"
+        ) from error
     try:
         return {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
     except (ValueError, SyntaxError) as error:
