@@ -70,6 +70,7 @@ LEVELS = [
         "encoder",
         "convnet",
         "mae",
+        "transfer",
         "checkpoints",
     },
     {
