@@ -139,6 +139,7 @@ LEVELS = [
         "verify",
         "batch",
         "new_study",
+        "tutorial",
         "doctor",
         "target_plots",
         "web_layers",
