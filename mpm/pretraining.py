@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from mpm import __version__, datacube, mae, transfer
+from mpm import __version__, adapted, datacube, mae, transfer
 from mpm.devices import device_of, fabric_on
 from mpm.folds import Fold, make_fold, read_settings, write_settings
 from mpm.splits import SplitSettings, auto_block_km, cell_km, dead_cells
@@ -96,7 +96,7 @@ def recipe(
     config, settings = mae.preset(preset, first.sizes["layer"]), PRETRAIN_PRESETS[preset]
     if study.backbone is None:
         return config, replace(settings, steps=steps or settings.steps)
-    borrowed = transfer.config_of(transfer.borrow(study, first))
+    borrowed = adapted.config_of(transfer.borrow(study, first))
     if borrowed.window != config.window:
         raise ValueError(
             f"{study.path}: backbone {study.backbone_folder} takes windows of {borrowed.window} "
@@ -156,7 +156,7 @@ def pretrain_fold(
     fold, start = make_fold(cubes, kind, number, **parts), None
     if study.backbone is not None:
         borrowed = transfer.borrow(study, next(iter(cubes.values())))
-        start, scaling = transfer.adapt(borrowed), transfer.scaling_of(borrowed, fold.scaling)
+        start, scaling = adapted.network(borrowed), adapted.scaling_of(borrowed, fold.scaling)
         fold = make_fold(cubes, kind, number, **parts, scaling=scaling)
         own["backbone"] = transfer.facts_of(study, borrowed)
     folder = mae.backbone_path(study, kind, number)

@@ -10,11 +10,10 @@ cells of the study, it has seen their evidence, though none of their deposits: s
 of a map for ground whose layers were at hand when the network was made.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from mpm import artefacts, mae
@@ -53,13 +52,21 @@ class Borrowed:
 
     @property
     def missing(self) -> list[str]:
-        """Planes of the backbone that the study lacks."""
-        return [name for name in self.scaling.layers if name not in self.used.values()]
+        """Planes that the backbone learned and the study lacks."""
+        return [
+            name for name in learned(self.model, self.scaling) if name not in self.used.values()
+        ]
 
     @property
     def ignored(self) -> list[str]:
         """Planes of the study that the backbone never saw."""
         return [name for name in self.planes if name not in self.used]
+
+
+def learned(model: mae.MaskedAutoencoder, scaling: Scaling) -> list[str]:
+    """Return the planes of a backbone but for those that it ignores, being borrowed itself."""
+    ignored = model.config.ignored
+    return [name for place, name in enumerate(scaling.layers) if place not in ignored]
 
 
 def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
@@ -88,9 +95,10 @@ def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
     """
     model, scaling, facts = _read(study)
     planes = tuple(cube["layer"].values.tolist())
-    used, problems = _match(study.backbone.layers, scaling.layers, planes)
+    names = learned(model, scaling)
+    used, problems = _match(study.backbone.layers, names, planes)
     problems += _differences(cube, scaling, facts, used) + _cell_sizes(study, facts)
-    known = {_layer(name) for name in scaling.layers}
+    known = {_layer(name) for name in names}
     found = {_layer(name) for name in used.values()}
     if not problems and len(found) < LEAST_SHARE * len(known):
         problems = [
@@ -116,8 +124,8 @@ def _read(study: Study) -> tuple[mae.MaskedAutoencoder, Scaling, dict]:
         )
     try:
         model, scaling, facts = mae.load(folder)
-        units, metres = facts["units"], facts["resolution"]
-        if not (model.config.layers == len(scaling.layers) == len(units) and metres):
+        same = model.config.layers == len(scaling.layers) and facts["resolution"]
+        if not same or set(facts["units"]) != set(scaling.layers):
             raise ValueError(f"{folder} holds files of different backbones; copy all three again")
     except (KeyError, TypeError) as error:
         raise ValueError(
@@ -133,7 +141,7 @@ def _layer(plane: str) -> str:
 
 
 def _match(
-    wanted: dict[str, str | None], known: tuple[str, ...], planes: tuple[str, ...]
+    wanted: dict[str, str | None], known: list[str], planes: tuple[str, ...]
 ) -> tuple[dict[str, str], list[str]]:
     """Find the counterpart of each of the backbone's planes; returns `Borrowed.used`, problems."""
     names = sorted({*known, *map(_layer, known)})
@@ -210,78 +218,6 @@ def _cell_sizes(study: Study, facts: dict) -> list[str]:
         for region, spec in study.regions.items()
         if max(max(size / spec.resolution, spec.resolution / size) for size in learned) > MOST_TIMES
     ]
-
-
-def config_of(borrowed: Borrowed) -> mae.MAEConfig:
-    """Return the settings of a borrowed backbone for the study's planes."""
-    old, places = borrowed.model.config, _places(borrowed)
-    new = max(old.units, default=0) + 1  # what it never saw is hidden together
-    return replace(
-        old,
-        layers=len(places),
-        ignored=tuple(k for k, place in enumerate(places) if place is None),
-        units=[new if place is None else old.units[place] for place in places] if old.units else (),
-    )
-
-
-def _places(borrowed: Borrowed) -> list[int | None]:
-    """Return the backbone's position of each plane of the study."""
-    known = {name: place for place, name in enumerate(borrowed.scaling.layers)}
-    return [known.get(borrowed.used.get(plane)) for plane in borrowed.planes]
-
-
-@torch.no_grad()
-def adapt(borrowed: Borrowed) -> mae.MaskedAutoencoder:
-    """Return the backbone for windows of the study's planes, in their order.
-
-    Weights of layers move to their new places; those of ignored planes are 0 and stay out of the
-    network's sight in fine-tuning, too. What a missing layer adds to every patch is a constant,
-    which goes into the bias.
-    """
-    old, places = borrowed.model, _places(borrowed)
-    model = mae.build(config_of(borrowed), seed=0)
-    weights, size = old.state_dict(), old.config.patch**2
-    gone = [borrowed.scaling.layers.index(name) for name in borrowed.missing]
-    gaps = weights["encoder.missing.weight"]
-    values = weights["encoder.values.weight"].unflatten(1, (-1, old.config.layers, size))
-    weights |= {
-        "encoder.values.weight": _moved(values, places, 2).flatten(1),
-        "encoder.values.bias": weights["encoder.values.bias"] + gaps[:, gone].sum(dim=1),
-        "encoder.missing.weight": _moved(gaps, places, 1),
-    }
-    for name in ("fill.weight", "fill.bias"):
-        whole = weights[name].unflatten(0, (old.config.layers, size))
-        weights[name] = _moved(whole, places, 0).flatten(0, 1)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def _moved(weights: torch.Tensor, places: list[int | None], axis: int) -> torch.Tensor:
-    """Return the weights of planes at their new places along an axis, 0 where there was none."""
-    index = torch.tensor([place or 0 for place in places])
-    shape = [1] * weights.ndim
-    shape[axis] = len(places)
-    known = torch.tensor([place is not None for place in places]).view(shape)
-    return weights.index_select(axis, index).where(known, 0.0)
-
-
-def scaling_of(borrowed: Borrowed, own: Scaling) -> Scaling:
-    """Return the backbone's scaling of the planes that it knows, and the study's own of the others.
-
-    Parameters
-    ----------
-    borrowed : Borrowed
-    own : Scaling
-        Fitted on the study's training cells. The result remembers these, so that it is refused
-        where they are held out.
-    """
-    places, rows = _places(borrowed), {}
-    for name in (field.name for field in fields(Scaling) if field.name not in ("layers", "seen")):
-        known, fitted = getattr(borrowed.scaling, name), getattr(own, name)
-        rows[name] = tuple(
-            fitted[k] if place is None else known[place] for k, place in enumerate(places)
-        )
-    return replace(own, **rows)
 
 
 def facts_of(study: Study, borrowed: Borrowed) -> dict:

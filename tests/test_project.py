@@ -71,6 +71,7 @@ LEVELS = [
         "convnet",
         "mae",
         "transfer",
+        "adapted",
         "checkpoints",
     },
     {

@@ -1,4 +1,4 @@
-"""A backbone of four planes, taken over for a study that names, orders and has others."""
+"""What a study may borrow, what is refused and why, and where a borrowed backbone goes."""
 
 import json
 from types import SimpleNamespace
@@ -6,160 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import tiny, toy_cube, toy_study
+from helpers import tiny, toy_study
+from lent import KNOWN, UNITS, borrow, cube_of, fit, folder, study_of  # noqa: F401  (a fixture)
 
-from mpm import fetch, mae, pretraining, transfer, trials
+from mpm import adapted, fetch, mae, pretraining, transfer, trials
 from mpm.folds import make_fold, open_fold
 from mpm.pretraining import pretrain_fold
-from mpm.scaling import fit_scaling
 from mpm.splits import SplitSettings
-from mpm.study import Backbone, load
+from mpm.study import load
 from mpm.training import PretrainSettings
 
 torch.set_num_threads(1)
 
-KNOWN = ["gravity", "lab", "rock=shale", "rock=granite"]
-UNITS = ["mGal", "km", "1", "1"]
 RULES = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, regions=2)
-
-
-def cube_of(layers, units, *, seed=1, level=0.0):
-    "60 x 60 cells of 1 km; planes named `layer=class` are zeros and ones"
-    cube = toy_cube(seed).drop_vars(["layer", "kind", "units", "checksum", "evidence"])
-    rng = np.random.default_rng(seed)
-    binary = ["=" in name for name in layers]
-    planes = [
-        rng.integers(0, 2, (60, 60)) if b else rng.normal(size=(60, 60)) + level for b in binary
-    ]
-    cube["evidence"] = (("layer", "y", "x"), np.stack(planes).astype("float32"))
-    kinds = ["binary" if b else "continuous" for b in binary]
-    named = {"kind": kinds, "units": list(units), "checksum": [f"{seed}{k}" for k in layers]}
-    return cube.assign_coords(layer=list(layers), **{k: ("layer", v) for k, v in named.items()})
-
-
-@pytest.fixture
-def folder(tmp_path):
-    "The backbone, as notebook 02 of another study would save it; its weights are random"
-    model = mae.build(tiny(layers=4), seed=1)
-    with torch.no_grad():
-        model.encoder.missing.weight.normal_()
-    cube = cube_of(KNOWN, UNITS, seed=9)
-    scaling = fit_scaling([cube], [cube["valid"].values])
-    facts = {"units": dict(zip(KNOWN, UNITS, strict=True)), "resolution": {"there": 1000.0}}
-    mae.save(model, tmp_path / "elsewhere", layers=KNOWN, scaling=scaling, facts=facts)
-    return tmp_path / "elsewhere"
-
-
-def study_of(folder, layers=None, cell=1000.0):
-    "As far as a borrowed backbone looks at a study"
-    return SimpleNamespace(
-        path="my.yaml",
-        backbone=Backbone(folder=str(folder), layers=layers or {}),
-        backbone_folder=folder,
-        regions={"home": SimpleNamespace(resolution=cell)},
-    )
-
-
-def borrow(folder, names, units, layers=None, cell=1000.0):
-    return transfer.borrow(study_of(folder, layers, cell), cube_of(names, units))
-
-
-def windows(n, layers=4):
-    "Windows of 9 x 9 cells with some gaps"
-    generator = torch.Generator().manual_seed(0)
-    observed = torch.rand(n, layers, 9, 9, generator=generator) > 0.2
-    values = torch.randn(n, layers, 9, 9, generator=generator)
-    return values.where(observed, 0.0), observed
-
-
-def test_names_alone_change_no_bit(folder):
-    "Four planes renamed, two of them as the classes of one layer: features are those of before"
-    names = ["bouguer", "asthenosphere", "lithology=shale", "lithology=granite"]
-    layers = {"gravity": "bouguer", "lab": "asthenosphere", "rock": "lithology"}
-    borrowed = borrow(folder, names, UNITS, layers)
-    given = windows(5)
-    old, new = borrowed.model, transfer.adapt(borrowed)
-    assert torch.equal(new.encoder(*given), old.encoder(*given))
-    assert all(torch.equal(a, b) for a, b in zip(new.parameters(), old.parameters(), strict=True))
-    assert borrowed.missing == borrowed.ignored == []
-    assert transfer.scaling_of(borrowed, fit(names)).mean == borrowed.scaling.mean
-
-
-def fit(names):
-    cube = cube_of(names, ["1"] * len(names), seed=4)
-    return fit_scaling([cube], [cube["valid"].values])
-
-
-def test_a_layer_mapped_to_null_is_one_that_is_missing_everywhere(folder):
-    "The lab is not there: as if no cell of it was observed; planes in another order"
-    names = ["rock=granite", "gravity", "rock=shale"]
-    borrowed = borrow(folder, names, ["1", "mGal", "1"], {"lab": None})
-    values, observed = windows(5)
-    gone = torch.tensor([True, False, True, True]).view(4, 1, 1)
-    expected = borrowed.model.encoder((values * gone), observed & gone)
-    places = [3, 0, 2]
-    found = transfer.adapt(borrowed).encoder(values[:, places], observed[:, places])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(found, borrowed.model.encoder(values, observed), atol=1e-3)
-    assert borrowed.missing == ["lab"]
-
-
-def test_layers_that_the_backbone_never_saw_are_ignored(folder):
-    "Whatever their values: features, loss and gradients are those without them"
-    names = ["gravity", "dust", "lab", "rock=shale", "rock=granite"]
-    borrowed = borrow(folder, names, ["mGal", "g", "km", "1", "1"])
-    assert borrowed.ignored == ["dust"]
-    model, (values, observed) = transfer.adapt(borrowed), windows(5, 5)
-    without = [0, 2, 3, 4]
-    features = model.encoder(values, observed)
-    expected = borrowed.model.encoder(values[:, without], observed[:, without])
-    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
-    dusty = values.clone()
-    dusty[:, 1] = 100.0
-    assert torch.equal(model.encoder(dusty, observed), features)
-    mask = mae.draw_mask(5, model.config, torch.Generator().manual_seed(1))
-    loss = model.loss(dusty.requires_grad_(), observed, mask)
-    own = borrowed.model.loss(values[:, without], observed[:, without], mask)
-    torch.testing.assert_close(loss, own)
-    loss.backward()
-    assert (dusty.grad[:, 1] == 0).all() and (dusty.grad[:, 0] != 0).any()
-    assert (model.encoder.values.weight.grad[:, 9:18] == 0).all()
-
-
-def test_what_is_filled_in_goes_to_the_layer_of_the_new_name(folder):
-    "The decoder's planes move as the encoder's do; an ignored one is filled with zeros"
-    borrowed = borrow(folder, ["dust", *KNOWN[::-1]], ["g", *UNITS[::-1]])
-    values, observed = windows(3)
-    more = torch.cat([values[:, :1], values.flip(1)], dim=1)
-    seen = torch.cat([observed[:, :1], observed.flip(1)], dim=1)
-    model = transfer.adapt(borrowed)
-    mask = mae.draw_mask(3, model.config, torch.Generator().manual_seed(1))
-    found, expected = model(more, seen, mask), borrowed.model(values, observed, mask)
-    torch.testing.assert_close(found[:, 1:].flip(1), expected, rtol=1e-5, atol=1e-6)
-    assert (found[:, 0] == 0).all()
-
-
-def test_planes_that_are_hidden_together_stay_so(tmp_path, folder):
-    "Units of a backbone that learned by hidden layers; what it never saw has one of its own"
-    config = tiny(layers=4, task="layers", units=(0, 1, 2, 2))
-    own = borrow(folder, ["rock=shale", "dust", "lab", "gravity"], ["1", "g", "km", "mGal"],
-                 {"rock=granite": None})  # fmt: skip
-    hiding = transfer.replace(own, model=mae.build(config, 0))
-    assert transfer.config_of(hiding).units == (2, 3, 1, 0)
-    assert transfer.config_of(own).ignored == (1,)
-
-
-def test_known_layers_are_scaled_as_the_backbone_learned_them(folder):
-    "And only the others by the study's training cells, which the scaling remembers"
-    names = ["dust", "bouguer", "rock=shale"]
-    layers = {"gravity": "bouguer", "lab": None, "rock=granite": None}
-    borrowed = borrow(folder, names, ["g", "mGal", "1"], layers)
-    own = fit(names)
-    made = transfer.scaling_of(borrowed, own)
-    assert made.layers == tuple(names) and made.seen == own.seen
-    assert made.mean == (own.mean[0], borrowed.scaling.mean[0], 0.0)
-    assert made.high[:2] == (own.high[0], borrowed.scaling.high[0])
-    assert own.mean[1] != borrowed.scaling.mean[0]
 
 
 def test_one_class_may_be_mapped_apart_from_its_layer(folder):
@@ -313,7 +172,7 @@ def test_a_study_takes_the_backbone_without_pretraining(borrowing):
     told = pretraining.line(fold, history, 0)
     assert "blocks 1: not pretrained here, taken as it is, held-out loss" in told
     opened, model = open_fold(study, cubes, "blocks", 1, RULES)
-    expected = transfer.adapt(transfer.borrow(study, cubes["north"]))
+    expected = adapted.network(transfer.borrow(study, cubes["north"]))
     weights = expected.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert model.config.ignored == (0,)
@@ -329,7 +188,7 @@ def test_it_learns_on_when_steps_are_asked_for(borrowing):
     _, history = taken(study, cubes, steps=1)
     assert history["step"].tolist() == [1] and np.isfinite(history["loss"]).all()
     _, model = open_fold(study, cubes, "blocks", 1, RULES)
-    start = transfer.adapt(transfer.borrow(study, cubes["north"]))
+    start = adapted.network(transfer.borrow(study, cubes["north"]))
     pairs = [
         (a.detach(), b.detach())
         for a, b in zip(model.parameters(), start.parameters(), strict=True)
