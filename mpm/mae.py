@@ -119,6 +119,7 @@ class MaskedAutoencoder(nn.Module):
         """
         config, size = self.config, self.config.patch
         patches, seen = patchify(values, size), patchify(observed, size)
+        patches, seen = self.encoder.attended(patches, seen)
         decoded = self.decode(self.encoder.encode(patches, seen, mask), mask.visible)
         wanted = patches
         if config.wanted != "values":

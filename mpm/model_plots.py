@@ -103,8 +103,9 @@ def loss_curves(
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
     for name, history in histories.items():
         style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
-        axes[0].plot(history["step"], history["loss"], style, label=name)
-        axes[1].plot(history["step"], history["held_out"], style, label=name)
+        dot = "o" if len(history) == 1 else ""  # a backbone taken as it was has no curve
+        axes[0].plot(history["step"], history["loss"], style, marker=dot, label=name)
+        axes[1].plot(history["step"], history["held_out"], style, marker=dot, label=name)
     for name, loss in (plain or {}).items():
         axes[1].axhline(loss, color="0.5", linewidth=0.8)
         axes[1].annotate(

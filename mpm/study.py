@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -181,6 +182,24 @@ class Target(Strict):
         return known if self.types is None else known[known["type"].isin(self.types)]
 
 
+class Backbone(Strict):
+    """A backbone that was pretrained elsewhere, to be used instead of one of the study's own.
+
+    Attributes
+    ----------
+    folder : str
+        Of a backbone as notebook 02 saves it (`model.json`, `model.safetensors`, `scaling.json`);
+        below the study's data folder, or a full path.
+    layers : dict
+        The backbone's layers, each with the layer of this study that stands for it, or null where
+        there is none. All classes of a layer at once ("rock: lithology"), or one by one
+        ("rock=shale: lithology=mudstone"). Layers of the same name need no entry.
+    """
+
+    folder: str
+    layers: dict[str, str | None] = Field(default_factory=dict)
+
+
 class Study(Strict):
     """A study file, validated.
 
@@ -200,6 +219,7 @@ class Study(Strict):
     layers : tuple of Layer
     deposits : Deposits
     targets : dict of Target
+    backbone : Backbone, optional
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -213,6 +233,7 @@ class Study(Strict):
     layers: tuple[Layer, ...] = Field(min_length=1)
     deposits: Deposits
     targets: dict[Name, Target] = Field(min_length=1)
+    backbone: Backbone | None = None
     path: Path
 
     @field_validator("layers")
@@ -300,6 +321,13 @@ class Study(Strict):
         """Return the path of the vector file that bounds a region's study area, if there is one."""
         name = self.regions[region].area
         return None if name is None else self.raw / name.replace("{region}", region)
+
+    @property
+    def backbone_folder(self) -> Path | None:
+        """Folder of the backbone that was pretrained elsewhere, if the study names one."""
+        if self.backbone is None:
+            return None
+        return Path(os.path.normpath(self.raw / self.backbone.folder))
 
     def layer(self, name: str) -> Layer:
         """Return a layer by name.
@@ -427,6 +455,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "layers": Layer,
     "deposits": Deposits,
     "targets": Target,
+    "backbone": Backbone,
 }
 
 

@@ -71,6 +71,8 @@ LEVELS = [
         "encoder",
         "convnet",
         "mae",
+        "transfer",
+        "adapted",
         "checkpoints",
     },
     {
@@ -140,6 +142,7 @@ LEVELS = [
         "verify",
         "batch",
         "new_study",
+        "tutorial",
         "doctor",
         "target_plots",
         "web_layers",
