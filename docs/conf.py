@@ -21,7 +21,16 @@ include_patterns = [
     "docs/**.md",
     "notebooks/*.ipynb",
 ]
-exclude_patterns = [".*", "build", "data/raw", "data/processed", "mpm", "tests", "figures", "**.egg-info"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "data/raw",
+    "data/processed",
+    "mpm",
+    "tests",
+    "figures",
+    "**.egg-info",
+]
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
 nb_execution_mode = "off"
@@ -32,8 +41,10 @@ default_role = "literal"
 toc_object_entries = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-# scikit-learn gives them to every estimator
-autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request"}
+autodoc_default_options = {
+    "ignore-module-all": True,  # what a module passes on is on the page of its own
+    "exclude-members": "set_fit_request, set_score_request",  # of every scikit-learn estimator
+}
 napoleon_google_docstring = False
 # types as they are written: the words in "DataArray (y, x)" are no references
 napoleon_use_param = napoleon_use_rtype = False
@@ -41,6 +52,7 @@ napoleon_custom_sections = [("Attributes", "params_style")]
 
 html_theme = "furo"
 html_title = f"mpm {release}"
+html_static_path, html_css_files = ["site.css"], ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 

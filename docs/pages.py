@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -48,17 +49,16 @@ def fill(app, name: str, source: list[str]) -> None:
     """Write into a page, before it is read, what it is to show of the project.
 
     The front page gets the table of contents, which a code host would print as it stands. In the
-    pages of this folder `{{ studies }}`, `{{ software }}` and `{{ modules N }}` are replaced.
+    pages of this folder `{{ studies }}`, `{{ software }}` and `{{ modules LEVEL }}` are replaced.
     """
     if name == "README":
         source[0] += CONTENTS
     elif name.startswith("docs/"):
-        parts = {"studies": _studies, "software": _software, "modules": _modules}
-        source[0] = re.sub(
-            r"{{ (\w+) ?(\d*) }}",
-            lambda found: parts[found[1]](*map(int, filter(None, [found[2]]))),
-            source[0],
-        )
+        source[0] = re.sub(r"{{ (.+?) }}", lambda found: _part(*found[1].split()), source[0])
+
+
+def _part(name: str, *which: str) -> str:
+    return {"studies": _studies, "software": _software, "modules": _modules}[name](*which)
 
 
 # Modules
@@ -67,15 +67,14 @@ def fill(app, name: str, source: list[str]) -> None:
 def levels() -> list[list[str]]:
     """Return the modules by level, as tests/test_project.py has them."""
     text = (ROOT / "tests" / "test_project.py").read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LEVELS":
-            return [sorted(names) for names in ast.literal_eval(node.value)]
-    raise ValueError("tests/test_project.py has no list LEVELS, from which docs/api is made")
+    assigned = (node for node in ast.parse(text).body if isinstance(node, ast.Assign))
+    found = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "LEVELS")
+    return [sorted(names) for names in ast.literal_eval(found)]
 
 
-def _modules(level: int) -> str:
+def _modules(level: str) -> str:
     """Return a table of a level's modules, then the documentation of each."""
-    names = levels()[level]
+    names = levels()[int(level)]
     rows = [(f"{{py:mod}}`mpm.{name}`", _summary(name)) for name in names]
     body = "## mpm.{0}\n\n```{{eval-rst}}\n.. automodule:: mpm.{0}\n   :members:\n```"
     return "\n\n".join([_table(["module", "what it does"], rows), *map(body.format, names)])
@@ -140,14 +139,14 @@ def _files(study: Study) -> str:
 
 def _software() -> str:
     """Return a table of the packages that mpm needs, with the licences that they state."""
-    needed = [Requirement(line) for line in metadata.requires("mpm") or []]
-    names = sorted({each.name for each in needed if not each.marker}, key=str.lower)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = sorted(Requirement(line).name for line in project["dependencies"])
     rows = [(name, metadata.version(name), _licence_of(metadata.metadata(name))) for name in names]
     return _table(["package", "version here", "licence"], rows)
 
 
 def _licence_of(facts: metadata.PackageMetadata) -> str:
-    """Return a package's licence: its SPDX expression, else its classifiers, else its first line."""
+    """Return a package's licence: SPDX expression, else classifiers, else the text's first line."""
     classes = [each for each in facts.get_all("Classifier") or [] if each.startswith("License ::")]
     stated = [each.split(" :: ")[-1] for each in classes if each.count("::") > 1]
     first = (facts.get("License") or "").strip().splitlines()[:1]
