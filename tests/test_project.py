@@ -17,9 +17,14 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NEEDED = [Requirement(line) for line in PROJECT["dependencies"]]
-TESTING = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+EXTRAS = [Requirement(line) for each in PROJECT["optional-dependencies"].values() for line in each]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "h3": "h3-py"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "matplotlib": "matplotlib-base",
+    "h3": "h3-py",
+    "types-PyYAML": "types-pyyaml",
+}
 CPU_ONLY = {"pytorch", "torchvision"}
 
 # A module imports from its own level or from those above it in this list, never from below.
@@ -204,7 +209,7 @@ def own_imports():
 def test_conda_and_pip_ask_for_the_same_packages():
     "environment.yml has the names and bounds of pyproject.toml, and nothing else"
     packages, _ = conda_dependencies()
-    expected = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in NEEDED + TESTING}
+    expected = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in NEEDED + EXTRAS}
     given = {
         name: SpecifierSet(bounds)
         for name, (bounds, _) in packages.items()
@@ -230,7 +235,7 @@ def test_conda_names_a_python_that_the_package_supports():
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
 
 
-@pytest.mark.parametrize("needed", NEEDED + TESTING, ids=lambda needed: needed.name)
+@pytest.mark.parametrize("needed", NEEDED + EXTRAS, ids=lambda needed: needed.name)
 def test_the_lock_pins_every_dependency_within_bounds(needed):
     "One exact version on each platform and Python, inside the bounds of pyproject.toml"
     pins = [Requirement(line) for line in LOCK if line and not line.startswith("#")]
