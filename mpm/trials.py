@@ -16,9 +16,9 @@ import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from mpm import artefacts, datacube, made_of, mae, mapping, methods
+from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold
 from mpm.memory import give_memory_back, processes_that_fit

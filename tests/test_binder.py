@@ -20,7 +20,7 @@ BUILD_PACKS = {
     "julia": ["Project.toml", "JuliaProject.toml", "REQUIRE"],
     "nix": ["default.nix"],
     "r": ["install.R", "runtime.txt"],
-    "conda": ["environment.yml", "environment.yaml"],
+    "conda": ["environment.yml"],
     "pipfile": ["Pipfile", "Pipfile.lock"],
     "python": ["requirements.txt", "setup.py", "pyproject.toml"],
 }
@@ -41,7 +41,7 @@ def build_pack(folder: Path) -> str:
 def test_binder_builds_by_environment_yml():
     "No file of higher rank, and no folder that would hide it"
     assert build_pack(ROOT) == "conda"
-    assert not any((ROOT / name).exists() for name in ("binder", ".binder", "environment.yaml"))
+    assert not any((ROOT / name).exists() for name in ("binder", ".binder"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_pip_installs_the_package_and_nothing_else():
     "The notebooks import mpm from any folder; torch comes from conda, without CUDA"
     content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     (section,) = [entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict)]
-    # the path is taken from the folder of environment.yml, which is where repo2docker runs pip
+    # for a local path repo2docker copies the whole repository first, so no postBuild is needed
     assert section == ["-e ."]
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert setup["tool"]["setuptools"]["packages"] == ["mpm"]
