@@ -131,6 +131,11 @@ CLOSE = """
 panel.context.model.dirty = false;  // else it asks whether to save
 panel.dispose();
 """
+LISTED = """
+const contents = document.querySelector("#table-of-contents");
+return contents.querySelector("h2").textContent === arguments[0]
+    && contents.querySelectorAll(".jp-tocItem-content").length > 3;
+"""
 SEEN = """
 const node = panel.content.node, all = (what) => [...node.querySelectorAll(what)];
 const right = (element) => element.getBoundingClientRect().right;
@@ -156,14 +161,12 @@ def opened(browser):
 
     def open_it(name):
         wait(browser, OPEN, f"notebooks/{name}")
-        browser.find_element("css selector", ".jp-Notebook:not(.lm-mod-hidden) .jp-Cell").click()
+        browser.execute_script("return panel.content.node.querySelector('.jp-Cell')").click()
         wait(browser, "jupyterapp.commands.execute('toc:show-panel')")
-        listed = "return document.querySelectorAll('.jp-tocItem-content').length > 3"
-        WebDriverWait(browser, 60).until(lambda window: window.execute_script(listed))
+        WebDriverWait(browser, 60).until(lambda window: window.execute_script(LISTED, name))
         return look(browser)
 
-    yield open_it
-    browser.execute_script(CLOSE)
+    return open_it
 
 
 def look(browser) -> SimpleNamespace:
