@@ -81,13 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     explain = commands.add_parser("explain", help="draw one page that explains a place")
     explain.set_defaults(command=_explain)
-    for command in (check, fetch, pretrain, compare, explain):
+    draw = commands.add_parser("map", help="map a region larger than memory, tile by tile")
+    draw.set_defaults(command=_map)
+    for command in (check, fetch, pretrain, compare, explain, draw):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_pretrain_options(pretrain)
     _add_compare_options(compare)
     _add_explain_options(explain)
+    _add_map_options(draw)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
@@ -146,6 +149,19 @@ def _add_explain_options(explain: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE.png", type=Path, help="by default in the study's figures"
     )
     explain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+
+
+def _add_map_options(draw: argparse.ArgumentParser) -> None:
+    draw.add_argument(
+        "--network",
+        metavar="STUDY",
+        help="whose final network draws the map; that of the study itself by default",
+    )
+    draw.add_argument("--target", help="what is predicted; the first of that study by default")
+    draw.add_argument("--tile", type=int, default=1024, help="cells along a side (1024)")
+    draw.add_argument("--samples", type=int, default=100, help="dropout samples a cell (100)")
+    draw.add_argument("--seed", type=int, default=7, help="of the dropout samples (7)")
+    draw.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
 
 def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
@@ -220,6 +236,19 @@ def _explain(arguments: argparse.Namespace) -> int:
     options = {"target": arguments.target, "out": arguments.out, "device": arguments.device}
     place = cell_page.write(arguments.study, longitude, latitude, **options)
     print(f"explained in {_short(place)}")
+    return 0
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    from mpm import study, tiled_maps
+
+    setup = study.load(arguments.study)
+    network = study.load(arguments.network) if arguments.network else setup
+    target = arguments.target or next(iter(network.targets))
+    names = ("tile", "samples", "seed", "device")
+    options = {name: getattr(arguments, name) for name in names}
+    for place in tiled_maps.draw(setup, target, network=network, **options):
+        print(_short(place))
     return 0
 
 

@@ -206,7 +206,7 @@ def layer_errors(errors: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
         ax.hlines(height[rows], verdicts["MAE"][rows], verdicts["plain"][rows], color=color)
         ax.plot(ordered["MAE"][rows], height[rows], "o", color=color, label=label, markersize=6)
     for y, ratio in zip(height, verdicts["ratio"], strict=True):
-        text = f"{round(100 * (ratio - 1)):+d} %"
+        text = f"{round(100 * (ratio - 1)):+d} %" if np.isfinite(ratio) else "fill is exact"
         ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
     ax.annotate("network vs.\nbest plain fill", (1.01, 1.0), xycoords="axes fraction", fontsize=7)
     ax.set_yticks(height, [plots.readable(name) for name in ordered.index], fontsize=8)

@@ -182,4 +182,6 @@ def test_layer_errors_say_where_a_plain_fill_is_better():
     better, worse = (line for line in ax.lines if line.get_label().startswith("network"))
     assert better.get_color() != worse.get_color()
     assert texts(ax)[:2] == ["-50 %", "+50 %"]
+    exact = verdicts.assign(ratio=[0.5, np.inf])
+    assert texts(*model_plots.layer_errors(table, exact).axes)[1] == "fill is exact"
     assert ax.get_xlim()[0] == 0 and ax.get_ylim() == (1.5, -0.5)

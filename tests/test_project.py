@@ -104,6 +104,7 @@ LEVELS = [
         "trials",
         "perturb",
         "stress",
+        "shuffles",
         "as_released",
         "published",
         "probes",
