@@ -241,9 +241,17 @@ def read_table(path: Path, notebook: str) -> pd.DataFrame:
 
 
 def fewer_colours(png: BinaryIO) -> Image.Image:
-    """Read a picture in 256 colours, spread over all that occur: half the size of the original."""
-    picture = Image.open(png).convert("RGB")
-    return picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    """Read a picture in 256 colours, spread over all that occur: half the size of the original.
+
+    Means of the colours they stand for (k-means), else greys get a tint and pale classes merge.
+    """
+    return quantize(Image.open(png).convert("RGB"), 256)
+
+
+def quantize(picture: Image.Image, colours: int) -> Image.Image:
+    """Draw a picture in few colours, without patterns of dots in between."""
+    how = {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
+    return picture.quantize(colours, kmeans=2, **how)
 
 
 def require(path: Path, notebook: str) -> Path:

@@ -13,9 +13,9 @@ import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
 import zarr
 from rasterio.enums import Resampling
-from tqdm.auto import tqdm
 
 from mpm import align, artefacts
+from mpm.bars import tqdm
 from mpm.layers import Layer
 from mpm.places import Part
 from mpm.study import Study

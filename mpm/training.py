@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
+from mpm.bars import tqdm
 from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
 from mpm.devices import check_same, fabric_on, set_up
 from mpm.masking import Mask

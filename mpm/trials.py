@@ -16,12 +16,12 @@ import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from mpm import artefacts, datacube, made_of, mae, mapping, methods
+from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold, open_fold
-from mpm.memory import give_memory_back
+from mpm.memory import give_memory_back, processes_that_fit
 from mpm.methods import NEEDS_BACKBONE, Task
 from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings, make_split
@@ -92,7 +92,8 @@ def run(
     split_settings, preset, seed, device, fit
         As for `Bench`.
     processes : int
-        How many folds run at a time, each on one thread; the results do not depend on it.
+        How many folds run at a time, each on one thread, or fewer where memory is short; the
+        results do not depend on it.
 
     Returns
     -------
@@ -232,7 +233,7 @@ def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: s
     label : str
         Of the line.
     """
-    processes = min(processes, len(jobs))
+    processes = min(processes_that_fit(processes), len(jobs))
     if processes > 1:
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
             # a job at a time: the next one goes to the process that is free first

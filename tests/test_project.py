@@ -29,7 +29,7 @@ CPU_ONLY = {"pytorch", "torchvision"}
 
 # A module imports from its own level or from those above it in this list, never from below.
 LEVELS = [
-    {"artefacts", "method_names"},
+    {"artefacts", "bars", "method_names"},
     {
         "study",
         "study_errors",
