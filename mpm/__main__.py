@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mpm.commands import add_parsers
 from mpm.commands import check as _check
@@ -283,7 +283,7 @@ def _is_ours(error: Exception) -> bool:
     return Path(raised_in).parent == Path(__file__).parent
 
 
-def _is_of_the_system(error: Exception) -> bool:
+def _is_of_the_system(error: Exception) -> TypeGuard[OSError]:
     """Tell what the operating system refused, whoever asked for it."""
     return isinstance(error, OSError) and error.errno is not None
 

@@ -17,14 +17,14 @@ def config_of(borrowed: Borrowed) -> mae.MAEConfig:
         old,
         layers=len(places),
         ignored=tuple(k for k, place in enumerate(places) if place is None),
-        units=[new if place is None else old.units[place] for place in places] if old.units else (),
+        units=tuple(new if place is None else old.units[place] for place in places if old.units),
     )
 
 
 def _places(borrowed: Borrowed) -> list[int | None]:
     """Return the backbone's position of each plane of the study."""
     known = {name: place for place, name in enumerate(borrowed.scaling.layers)}
-    return [known.get(borrowed.used.get(plane)) for plane in borrowed.planes]
+    return [known.get(borrowed.used.get(plane, "")) for plane in borrowed.planes]
 
 
 @torch.no_grad()

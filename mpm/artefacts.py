@@ -250,8 +250,8 @@ def fewer_colours(png: BinaryIO) -> Image.Image:
 
 def quantize(picture: Image.Image, colours: int) -> Image.Image:
     """Draw a picture in few colours, without patterns of dots in between."""
-    how = {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
-    return picture.quantize(colours, kmeans=2, **how)
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    return picture.quantize(colours, method=method, kmeans=2, dither=dither)
 
 
 def require(path: Path, notebook: str) -> Path:

@@ -5,11 +5,12 @@ cannot show any more: it says "Loading widget...". These are text.
 """
 
 import sys
+from typing import Any
 
 import tqdm as plain
 
 
-def tqdm(*what, **options) -> plain.tqdm:
+def tqdm(*what: Any, **options: Any) -> plain.tqdm:
     """Make a bar, as `tqdm.tqdm` does with the same arguments; in notebooks it is no widget."""
     if in_notebook() and not options.get("disable"):
         options |= {"file": _Cell(), "ncols": 90, "position": 0}
@@ -30,7 +31,7 @@ class _Cell:
     encoding = "utf-8"  # tqdm asks before it draws blocks
 
     def __init__(self) -> None:
-        self._shown = None
+        self._shown: Any = None  # IPython's handle of the line
 
     def write(self, text: str) -> None:
         """Show a line in place of the one before; tqdm clears its own by blanks."""

@@ -264,7 +264,7 @@ def _open(place: Path, chunks: int, version: tuple[int, int] | None) -> xr.Datas
     cube = cube.assign_coords({name: cube[name].load() for name in cube.coords})
     for name, planes in cube.data_vars.items():
         stored = dict(zip(planes.dims, planes.encoding["chunks"], strict=True))
-        tile = {dim: -(-chunks // size) * size for dim, size in stored.items() if dim in "yx"}
+        tile = {dim: -(-chunks // size) * size for dim, size in stored.items() if dim in ("y", "x")}
         lazy = planes.chunk(stored | tile)
         data = lazy.data.map_blocks(_same, place, version, dtype=lazy.dtype, meta=lazy.data._meta)
         cube[name] = lazy.copy(data=data)

@@ -193,8 +193,8 @@ def _present(study: Study, remedy: str) -> list[Path]:
         for layer in study.layers:
             needed_by.setdefault(study.file(layer, region), f"layer {layer.name!r}")
         needed_by.setdefault(study.file(study.deposits, region), "deposits")
-    if study.backbone is not None:
-        needed_by[study.backbone_folder] = "backbone"
+    if folder := study.backbone_folder:
+        needed_by[folder] = "backbone"
     missing = [f"\n  {path} ({user})" for path, user in needed_by.items() if not path.exists()]
     if missing:
         raise FileNotFoundError(f"study {study.name!r} lacks files; {remedy}{''.join(missing)}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,8 @@ def pretrain_fold(
     """
     fabric = fabric or fabric_on(device)
     own = {"study": study.name, "split": kind, "fold": number, "seed": seed, "preset": preset}
-    parts = {"settings": split, "window": config.window, "targets": list(study.targets)}
+    parts: dict[str, Any] = {"settings": split, "window": config.window}
+    parts["targets"] = list(study.targets)
     fold, start = make_fold(cubes, kind, number, **parts), None
     if study.backbone is not None:
         borrowed = transfer.borrow(study, next(iter(cubes.values())))
@@ -171,7 +172,7 @@ def pretrain_fold(
 
 
 def _learn(
-    config: mae.MAEConfig, fold: Fold, settings: PretrainSettings, **way
+    config: mae.MAEConfig, fold: Fold, settings: PretrainSettings, **way: Any
 ) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
     """Pretrain on a fold's training windows; what is there at the start stays without steps."""
     held_out, start = np.concatenate([fold.validation, fold.test]), way["start"]

@@ -18,7 +18,7 @@ import xarray as xr
 
 from mpm import artefacts, mae
 from mpm.scaling import Scaling
-from mpm.study import Study
+from mpm.study import Backbone, Study
 from mpm.vector_files import nearest
 
 MOST_TIMES = 2.0  # a study's cells may be so many times larger or smaller than the backbone's
@@ -93,10 +93,11 @@ def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
         `MOST_TIMES` larger or smaller; the study has less than `LEAST_SHARE` of its layers. One
         line a problem.
     """
+    spec, folder = _named(study)
     model, scaling, facts = _read(study)
     planes = tuple(cube["layer"].values.tolist())
     names = learned(model, scaling)
-    used, problems = _match(study.backbone.layers, names, planes)
+    used, problems = _match(spec.layers, names, planes)
     problems += _differences(cube, scaling, facts, used) + _cell_sizes(study, facts)
     known = {_layer(name) for name in names}
     found = {_layer(name) for name in used.values()}
@@ -108,14 +109,21 @@ def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
         ]
     if problems:
         raise ValueError(
-            f"{study.path}: backbone {study.backbone_folder} does not suit the study:\n  "
+            f"{study.path}: backbone {folder} does not suit the study:\n  "
             + "\n  ".join(problems)
         )
-    return Borrowed(study.backbone_folder, model, scaling, planes, used)
+    return Borrowed(folder, model, scaling, planes, used)
+
+
+def _named(study: Study) -> tuple[Backbone, Path]:
+    """Return what a study says of a backbone, and its folder."""
+    if study.backbone is None or study.backbone_folder is None:
+        raise ValueError(f"{study.path} names no `backbone`; add it, or pretrain one")
+    return study.backbone, study.backbone_folder
 
 
 def _read(study: Study) -> tuple[mae.MaskedAutoencoder, Scaling, dict]:
-    folder = study.backbone_folder
+    _, folder = _named(study)
     lacking = [name for name in FILES if not (folder / name).is_file()]
     if lacking:
         raise FileNotFoundError(
@@ -223,7 +231,7 @@ def _cell_sizes(study: Study, facts: dict) -> list[str]:
 def facts_of(study: Study, borrowed: Borrowed) -> dict:
     """Return what should be known later of a backbone that was taken over."""
     return {
-        "folder": study.backbone.folder,
+        "folder": _named(study)[0].folder,
         "sha256": artefacts.sha256(borrowed.folder / "model.safetensors"),
         "used": borrowed.used,
         "missing": borrowed.missing,

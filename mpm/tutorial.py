@@ -9,6 +9,7 @@ with a gap, faults as a shapefile, deposits as a table with a row too far away a
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -45,7 +46,7 @@ def write(folder: Path, *, seed: int) -> None:
     rng = np.random.default_rng(seed)
     faults = _faults(rng)
     ground = _ground(rng, faults)
-    far = {"nodata": -99999.0, "gap": True}
+    far: dict[str, Any] = {"nodata": -99999.0, "gap": True}
     _raster(folder / "gravity.tif", ground["gravity"], "EPSG:4326", 0.03, "float32")
     _raster(folder / "magnetics.tif", ground["magnetics"], "EPSG:3035", 1000, "float32", **far)
     _raster(folder / "rocks.tif", ground["rock"], "EPSG:32632", 700, "uint8", order=0, nodata=0)
