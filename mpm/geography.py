@@ -145,8 +145,7 @@ def _central_meridian(cells: xr.DataArray) -> float:
     """Return the longitude opposite which the region's projection cuts the globe open."""
     crs = pyproj.CRS(cells.rio.crs)
     made_by = crs.coordinate_operation
-    assert made_by is not None  # the grid of a region is projected
-    for parameter in made_by.params:
+    for parameter in made_by.params if made_by else ():
         if parameter.name.startswith("Longitude of") and parameter.unit_name == "degree":
             return float(parameter.value)
     west, south, east, north = cells.rio.bounds()

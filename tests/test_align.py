@@ -517,6 +517,16 @@ def test_area_elsewhere_is_named(tmp_path):
         align.area_mask(study, "here", cells)
 
 
+def test_an_area_of_lines_is_refused(tmp_path):
+    "A coastline bounds nothing; polygons and lines in one file are refused, too"
+    study, cells = with_area(tmp_path)
+    coast = at(0, 0, 3, 6).boundary
+    for shapes in ([coast], [at(0, 0, 3, 6), coast]):
+        write_shapes(study.raw / "here_land.gpkg", shapes)
+        with pytest.raises(ValueError, match="must hold polygons only; lines and points bound no"):
+            align.area_mask(study, "here", cells)
+
+
 def test_damaged_area_is_named(tmp_path):
     study, cells = with_area(tmp_path)
     (study.raw / "here_land.gpkg").write_bytes(b"nothing")

@@ -100,6 +100,13 @@ def test_what_failed_or_never_ran_says_so(done):
     assert why(setup, made) == [("failed",), ("never run",)]
 
 
+def test_a_run_that_did_not_say_what_it_was_made_of_is_repeated(done):
+    "As those of a version without that record"
+    setup, made = done
+    del made.notebooks["01_first"]["made_of"]
+    assert why(setup, made) == [("made by an earlier version of mpm",), ()]
+
+
 def test_code_is_what_the_cells_import_directly_or_not():
     "labels imports deposits, deposits imports study; the command line is imported by none"
     used = freshness.code_used("from mpm import labels\nimport numpy")

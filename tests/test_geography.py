@@ -24,6 +24,17 @@ def test_window_of_a_region_in_its_own_crs_is_its_bounds_and_a_rim():
     assert west <= 1e5 and south <= 75e5 and east >= 9e5 and north >= 85e5
 
 
+def test_a_crs_that_states_a_shift_of_its_datum_has_the_same_window():
+    "Its parameters are those of the shift: the middle of the region stands for the meridian"
+    shifted = "+proj=utm +zone=31 +ellps=WGS84 +towgs84=0,0,0 +units=m"
+    one, other = (
+        geography.window(places.grid(crs, (400_000, 5_000_000), 10_000, (20, 20)), DEGREES, 0)
+        for crs in ("EPSG:32631", shifted)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert 0 < one[0] < 1.78 and 45.1 < one[3] < 47
+
+
 def test_window_runs_on_across_180_degrees():
     "Alaska and Chukotka: from beyond 180 to Canada, counted from 96 W"
     west, south, east, north = geography.window(ALASKA, DEGREES, 0)

@@ -289,6 +289,14 @@ def test_classes_are_those_named_or_those_that_occur(study):
     assert known == {"codes": [1, 2, 3], "rocks": ["granite", "shale"], "named": [3, 1]}
 
 
+def test_a_layer_of_many_classes_must_name_those_to_keep(study):
+    "101 codes are a raster of numbers, most likely"
+    mine = study({"name": "thing", "kind": "categorical", "file": "codes.tif"})
+    write_tif(mine.raw / "codes.tif", np.arange(576).reshape(24, 24) % 102, step=500, nodata=0)
+    with pytest.raises(ValueError, match="'thing' has 101 classes; name the ones to keep under"):
+        kinds.layer_classes(mine, mine.layer("thing"))
+
+
 def write_quarters(study, *codes):
     "Codes in the four quarters of cell (0, 0), 9 in the rest of the north, the south unmapped"
     pixels = np.full((24, 24), 9, "uint8")

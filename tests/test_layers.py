@@ -121,6 +121,14 @@ def test_a_slope_needs_heights_in_metres():
         derived(slope, parent)
 
 
+def test_nothing_is_derived_of_classes():
+    "Rock 3 less rock 1 is no rock"
+    rock = Layer(**NAMED | {"file": "a.tif", "name": "rock", "kind": "categorical"})
+    gradient = Layer(name="thing", group="g", derive="hgm", of="rock")
+    with pytest.raises(ValueError, match="'thing': 'rock' holds classes, which have no hgm"):
+        derived(gradient, rock)
+
+
 def test_a_layer_may_name_its_part_of_the_mineral_system():
     "Of any kind; one of four, and none unless it is said"
     assert Layer(**NAMED, file="a.tif", mineral_system="trap").mineral_system == "trap"

@@ -442,6 +442,17 @@ def test_other_layers_are_refused_by_name(tmp_path, layers, message):
         mae.load(tmp_path / "backbone", layers=layers)
 
 
+def test_other_units_are_refused_layer_by_layer(tmp_path):
+    "The same numbers in another unit are other ground; a backbone that kept no units takes any"
+    saved(tmp_path / "backbone", units={"gravity": "mGal", "magnetics": "nT"})
+    saved(tmp_path / "plain")
+    for folder, units in [("backbone", ["mGal", "nT"]), ("plain", ["m", "m"])]:
+        assert mae.load(tmp_path / folder, layers=NAMES, units=units)[0].config == TINY
+    message = "trained on other units.*: magnetics in 'T', not 'nT'; convert the layers"
+    with pytest.raises(ValueError, match=message):
+        mae.load(tmp_path / "backbone", layers=NAMES, units=["mGal", "T"])
+
+
 def test_a_missing_backbone_names_the_notebook(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 02_mae_pretraining"):
         mae.load(tmp_path / "backbone")
