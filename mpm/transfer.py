@@ -3,7 +3,9 @@
 Layers that the study lacks enter the network as missing everywhere. Layers that the backbone never
 saw are ignored by it; methods without a backbone see them as usual. The others are scaled as the
 backbone's own scaling prescribes, not anew: its weights know what 40 km of crust mean, and a mean
-of the new region would tell them otherwise. It is also how a study's second region is scaled.
+of the new region would tell them otherwise. It is also how a study's second region is scaled. Where
+both ways were tried (`data/comparisons/znpb.csv`, "standardised per region") neither was surely
+better.
 
 A backbone learns from layers without labels. If the ground that it was pretrained on holds test
 cells of the study, it has seen their evidence, though none of their deposits: scores are then those
