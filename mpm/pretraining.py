@@ -188,7 +188,9 @@ def pretrain_study(
         If notebook 01 has not run.
     """
     if steps < 0 or seed < 0:
-        raise ValueError(f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's")
+        raise ValueError(
+            f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's"
+        )
     cubes = datacube.read_cubes(study)
     config = mae.preset(preset, next(iter(cubes.values())).sizes["layer"])
     settings = PRETRAIN_PRESETS[preset]
