@@ -268,7 +268,9 @@ def _deposits(study: Study) -> tuple[dict[str, pd.DataFrame], list[str]]:
         if target.of(known).empty:
             wanted = "" if target.types is None else f" of type {' or '.join(target.types)}"
             there = ", ".join(sorted(known["type"].dropna().unique())) or "none"
-            hints = {table.attrs["hint"]: None for table in tables.values() if "hint" in table.attrs}
+            hints = {
+                table.attrs["hint"]: None for table in tables.values() if "hint" in table.attrs
+            }
             problems.append(
                 f"target {name!r} has no deposits{wanted} inside {', '.join(tables)}; "
                 f"types inside: {'; '.join([there, *hints])}"
@@ -320,8 +322,8 @@ def _deposit_remark(study: Study, region: str, known: pd.DataFrame) -> str:
             text += f"; {len(names)} {verb} ({shown})"
     if beside := known.attrs.get("beside_names"):
         text += (
-            f"; {len(beside)} of those outside lie within a target's radius of the grid, but make no"
-            f" cell inside positive ({', '.join(beside[:5])}); widen `bounds` to hold them"
+            f"; {len(beside)} of those outside lie within a target's radius of the grid, yet make "
+            f"no cell inside positive ({', '.join(beside[:5])}); widen `bounds` to hold them"
         )
     if "hint" in known.attrs:
         text += f"; {known.attrs['hint']}"

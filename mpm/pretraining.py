@@ -243,7 +243,9 @@ def pretrain_study(
         If notebook 01 has not run.
     """
     if steps < 0 or seed < 0:
-        raise ValueError(f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's")
+        raise ValueError(
+            f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's"
+        )
     cubes = datacube.read_cubes(study)
     config, settings = recipe(study, cubes, preset=preset, steps=steps)
     rules = split_settings(study, cubes, config.window, seed=seed)

@@ -106,3 +106,20 @@ def test_nothing_is_overwritten(elsewhere):
     with pytest.raises(FileExistsError, match="data is there already"):
         new_study.create("mine", elsewhere)
     assert not made.study.exists()
+
+
+def test_half_of_a_study_is_taken_away(elsewhere, monkeypatch):
+    "The disk is full at the second file: nothing stays in the way of the next try"
+    real = artefacts.atomic
+
+    def atomic(path):
+        if path.suffix == ".yaml":
+            raise OSError("no space")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefacts, "atomic", atomic)
+        with pytest.raises(OSError, match="no space"):
+            new_study.create("mine", elsewhere)
+    assert not [path for path in elsewhere.rglob("*") if path.is_file()]
+    assert new_study.create("mine", elsewhere).study.exists()

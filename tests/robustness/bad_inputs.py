@@ -1,6 +1,7 @@
 """One bad input: what is wrong, what a user does with it, and what must come of it."""
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def judge(bad: Bad, home: Path, capsys, record_property) -> None:
     code = main(shlex.split(bad.command))
     message = capsys.readouterr().err
     expect(bad, code, message, before, checksums(home))
-    record_property(PROPERTY, line(bad.group, bad.wrong, message))
+    record_property(PROPERTY, line(bad.group, bad.wrong, message.replace(f"{home}/", "")))
 
 
 def expect(bad: Bad, code: int, message: str, before: dict, after: dict) -> None:
@@ -63,9 +64,10 @@ def expect(bad: Bad, code: int, message: str, before: dict, after: dict) -> None
 
 def line(group: str, wrong: str, message: str) -> str:
     "One row of the table in the closing summary of the tests"
+    message = re.sub(r"toy\.yaml has 1 problem\(s\):\s+(region 'west', )?", "", message)
     short = " ".join(message.removeprefix("error: ").split())
-    short = short if len(short) <= 150 else short[:147] + "..."
-    return f"{group:<12} {wrong:<44} {short:<150}  earlier results whole: yes"
+    short = short if len(short) <= 110 else short[:107] + "..."
+    return f"{group:<12} {wrong:<44} {short:<110}  earlier results whole: yes"
 
 
 def nothing(home: Path) -> None:

@@ -79,7 +79,6 @@ RASTERS = [
     ),
     Raster("not georeferenced", raster(transform=Affine.identity()), [*GRAVITY, "georeference it"]),
     Raster("complex numbers", raster(ONES.astype("complex64")), [*GRAVITY, "complex"]),
-
     Raster(
         "a band it has not",
         edit("toy.yaml", "file: gravity.tif", "file: gravity.tif, band: 3"),

@@ -47,43 +47,87 @@ SLIPS = [
     Slip("a misspelt key", edit("toy.yaml", "resolution", "resoluton"), ["west", "`resolution`?"]),
     Slip("a key of the program's own", add("path: /etc"), ["toy.yaml", "path: no such key"]),
     Slip("no layers", edit("toy.yaml", "layers:", "titel:"), ["`layers` is missing", "titel"]),
-    Slip("a number for a name", edit("toy.yaml", "name: gravity", "name: 7"), ["layers > 7 > name"]),
+    Slip(
+        "a number for a name", edit("toy.yaml", "name: gravity", "name: 7"), ["layers > 7 > name"]
+    ),
     Slip("a blank in a name", edit("toy.yaml", "name: toy", "name: my toy"), ["name: letters"]),
     Slip("a name that climbs", edit("toy.yaml", "name: toy", "name: ../toy"), ["name: letters"]),
     Slip("a region that climbs", edit("toy.yaml", "  west", "  ../west"), ["regions > ../west"]),
-    Slip("a zero byte in a file name", edit("toy.yaml", LAYER, r'file: "gravity.tif\0"}'),
-         ["'gravity' > file"]),
-    Slip("a line break in a file name", edit("toy.yaml", LAYER, r'file: "gravity\n.tif"}'),
-         ["'gravity'", "file"]),
-    Slip("a file name of 5000 letters", edit("toy.yaml", "gravity.tif", "g" * 5000 + ".tif"),
-         ["'gravity'"]),
+    Slip(
+        "a zero byte in a file name",
+        edit("toy.yaml", LAYER, r'file: "gravity.tif\0"}'),
+        ["'gravity' > file"],
+    ),
+    Slip(
+        "a line break in a file name",
+        edit("toy.yaml", LAYER, r'file: "gravity\n.tif"}'),
+        ["'gravity'", "file"],
+    ),
+    Slip(
+        "a file name of 5000 letters",
+        edit("toy.yaml", "gravity.tif", "g" * 5000 + ".tif"),
+        ["'gravity'"],
+    ),
     Slip("an unknown CRS", edit("toy.yaml", "EPSG:32633", "EPSG:99999"), ["EPSG:99999", "CRS"]),
     Slip("a CRS in degrees", edit("toy.yaml", "EPSG:32633", "EPSG:4326"), ["projected in metres"]),
-    Slip("bounds in degrees", edit("toy.yaml", "[500000, 4966000, 540000, 5006000]",
-         "[15, 44, 16, 45]"), ["regions > west", "look like degrees"]),
+    Slip(
+        "bounds in degrees",
+        edit("toy.yaml", "[500000, 4966000, 540000, 5006000]", "[15, 44, 16, 45]"),
+        ["regions > west", "look like degrees"],
+    ),
     Slip("bounds of three numbers", edit("toy.yaml", ", 5006000]", "]"), ["four numbers"]),
-    Slip("bounds exchanged", edit("toy.yaml", "[500000, 4966000", "[600000, 4966000"),
-         ["west < east"]),
-    Slip("resolution 0", edit("toy.yaml", "resolution: 1000", "resolution: 0"),
-         ["west > resolution"]),
-    Slip("resolution not a number", edit("toy.yaml", "resolution: 1000", "resolution: .nan"),
-         ["west > resolution"]),
-    Slip("cells of a millimetre", edit("toy.yaml", "resolution: 1000", "resolution: 0.001"),
-         ["more than", "cells larger"]),
-    Slip("a tiny resolution", edit("toy.yaml", "resolution: 1000", "resolution: 1.0e-300"),
-         ["more than", "cells larger"]),
-    Slip("a number of 400 digits", edit("toy.yaml", "resolution: 1000", "resolution: 1" + "0" * 400),
-         ["west > resolution"]),
-    Slip("a number of 5000 digits", edit("toy.yaml", "resolution: 1000", "resolution: " + "9" * 5000),
-         ["toy.yaml"]),
-    Slip("a layer twice", edit("toy.yaml", "name: depth", "name: gravity"), ["duplicate", "gravity"]),
-    Slip("derived of nothing", edit("toy.yaml", "units: km, file: depth.nc", "derive: hgm, of: grav"),
-         ["'depth'", "'grav'", "no layer before"]),
-    Slip("no radius but a text", edit("toy.yaml", "radius: 1500", "radius: wide"),
-         ["MVT > radius"]),
-    Slip("types without a column", edit("toy.yaml", "type: type, ", ""), ["'MVT'", "type: <column>"]),
-    Slip("a Python object", add('title: !!python/object/apply:os.system ["touch hacked"]'),
-         ["toy.yaml", "python/object"]),
+    Slip(
+        "bounds exchanged",
+        edit("toy.yaml", "[500000, 4966000", "[600000, 4966000"),
+        ["west < east"],
+    ),
+    Slip(
+        "resolution 0", edit("toy.yaml", "resolution: 1000", "resolution: 0"), ["west > resolution"]
+    ),
+    Slip(
+        "resolution not a number",
+        edit("toy.yaml", "resolution: 1000", "resolution: .nan"),
+        ["west > resolution"],
+    ),
+    Slip(
+        "cells of a millimetre",
+        edit("toy.yaml", "resolution: 1000", "resolution: 0.001"),
+        ["more than", "cells larger"],
+    ),
+    Slip(
+        "a tiny resolution",
+        edit("toy.yaml", "resolution: 1000", "resolution: 1.0e-300"),
+        ["more than", "cells larger"],
+    ),
+    Slip(
+        "a number of 400 digits",
+        edit("toy.yaml", "resolution: 1000", "resolution: 1" + "0" * 400),
+        ["west > resolution"],
+    ),
+    Slip(
+        "a number of 5000 digits",
+        edit("toy.yaml", "resolution: 1000", "resolution: " + "9" * 5000),
+        ["toy.yaml"],
+    ),
+    Slip(
+        "a layer twice", edit("toy.yaml", "name: depth", "name: gravity"), ["duplicate", "gravity"]
+    ),
+    Slip(
+        "derived of nothing",
+        edit("toy.yaml", "units: km, file: depth.nc", "derive: hgm, of: grav"),
+        ["'depth'", "'grav'", "no layer before"],
+    ),
+    Slip(
+        "no radius but a text", edit("toy.yaml", "radius: 1500", "radius: wide"), ["MVT > radius"]
+    ),
+    Slip(
+        "types without a column", edit("toy.yaml", "type: type, ", ""), ["'MVT'", "type: <column>"]
+    ),
+    Slip(
+        "a Python object",
+        add('title: !!python/object/apply:os.system ["touch hacked"]'),
+        ["toy.yaml", "python/object"],
+    ),
     Slip("nested 2000 deep", add("title: " + "[" * 2000 + "]" * 2000), ["toy.yaml", "nested"]),
     Slip("a YAML bomb", add(Bomb), ["toy.yaml", "a0: no such key"]),
     Slip("an alias of itself", add("title: &a [*a]"), ["toy.yaml"]),
@@ -197,7 +241,9 @@ LETTERS = "\t\n\0 {}[]&*!|>%@`'\"#:-?," + string.ascii_letters + "é💎\x85\u20
     st.integers(0, len(STUDY)),
     st.integers(0, 40),
     st.text(st.sampled_from(LETTERS), max_size=8)
-    | st.sampled_from(["!!python/name:os.system ", "!!binary ", "&a ", "*a", "<<: ", "---\n", "...", "2026-13-45"]),
+    | st.sampled_from(
+        ["!!python/name:os.system ", "!!binary ", "&a ", "*a", "<<: ", "---\n", "...", "2026-13-45"]
+    ),
 )
 def test_any_slip_of_the_pen_is_a_study_or_a_message(file, place, gone, typed):
     "Letters lost and others typed in their place, anywhere in the file"

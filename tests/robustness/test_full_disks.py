@@ -51,10 +51,20 @@ def fill(folder):
 Disk = partial(Bad, "disk")
 WRITES = [
     Disk("full, a page is explained", nothing, FULL, command=f"{EXPLAIN} --out disk/page.png"),
-    Disk("full, a study is begun", nothing, FULL, command="new mine",
-         written=["disk/mine", "disk/mine/data"]),
-    Disk("full, a table is converted", nothing, FULL,
-         command="datacube build sample.csv disk/out --features none", written=["disk/out"]),
+    Disk(
+        "full, a study is begun",
+        nothing,
+        FULL,
+        command="new mine",
+        written=["disk/mine", "disk/mine/data"],
+    ),
+    Disk(
+        "full, a table is converted",
+        nothing,
+        FULL,
+        command="datacube build sample.csv disk/out --features none",
+        written=["disk/out"],
+    ),
     Disk("full, a backbone is trained", nothing, FULL, command=TRAIN),
 ]
 
@@ -103,9 +113,7 @@ def refusing(number, only=""):
         ("its quota is used up", TRAIN, errno.EDQUOT),
     ],
 )
-def test_a_closed_disk_is_named(
-    wrong, command, number, home, monkeypatch, capsys, record_property
-):
+def test_a_closed_disk_is_named(wrong, command, number, home, monkeypatch, capsys, record_property):
     "The file that could not be written, why, and what to do"
     monkeypatch.setattr(artefacts, "atomic", refusing(number))
     says = [os.strerror(number), LATER]
@@ -141,9 +149,7 @@ def test_an_output_that_cannot_be_written_is_a_message(words, tmp_path, record_p
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path):
     "As of `mpm status | head -1`"
     command = [sys.executable, "-m", "mpm", "status"]
-    with subprocess.Popen(
-        command, stdout=-1, stderr=-1, text=True, env=apart(tmp_path)
-    ) as process:
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=apart(tmp_path)) as process:
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 1
 
