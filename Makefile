@@ -3,7 +3,7 @@
 #   make figures [STUDY=demo] [ARGS="--seed 3"]   run the notebooks on a study, or resume
 #   make test [ARGS="-k splits"]                  run all tests and every notebook
 #   make verify [STUDY=demo]                      run a study again elsewhere, compare every result
-#   make notebooks                                put the demo's outputs into notebooks/
+#   make notebooks                                put the demo's outputs into notebooks/ and README.md
 #   make lab                                      open the notebooks in JupyterLab
 #   make docs                                     build the site, from what is committed, in build/site
 #   make check                                    lint, formatting and types
@@ -46,8 +46,8 @@ verify: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(BIN) -m mpm run demo
-	@$(BIN) -c 'from mpm import refresh; refresh.refresh("demo")'
-	@echo "Notebooks with the outputs of the demo in notebooks, its figures in figures/demo"
+	@$(BIN) -c 'from mpm import refresh, results; refresh.refresh("demo"); results.write("demo")'
+	@echo "Outputs of the demo in notebooks, its figures in figures/demo, its scores in README.md"
 
 lab: $(STAMP)
 	@$(BIN) -m jupyterlab notebooks $(ARGS)

@@ -29,6 +29,7 @@ notebooks/*
 :hidden:
 :caption: Project
 
+docs/running
 docs/studies
 data/comparisons/README
 CONTRIBUTING
@@ -49,12 +50,12 @@ def fill(app, name: str, source: list[str]) -> None:
     """Write into a page, before it is read, what it is to show of the project.
 
     The front page gets the table of contents, which a code host would print as it stands. In the
-    pages of this folder `{{ studies }}`, `{{ software }}` and `{{ modules LEVEL }}` are replaced.
+    pages of this folder the comments `studies`, `software` and `modules LEVEL` are replaced.
     """
     if name == "README":
         source[0] += CONTENTS
     elif name.startswith("docs/"):
-        source[0] = re.sub(r"{{ (.+?) }}", lambda found: _part(*found[1].split()), source[0])
+        source[0] = re.sub(r"<!-- (.+?) -->", lambda found: _part(*found[1].split()), source[0])
 
 
 def _part(name: str, *which: str) -> str:

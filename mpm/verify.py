@@ -85,8 +85,8 @@ def compare(setup: Study, folder: Path, *, tolerance: float = TOLERANCE) -> list
     folder : Path
         Holds `processed/<study>` and `figures/<study>` of the other run.
     tolerance : float
-        Numbers a, b agree if `|a - b| <= tolerance (1 + |a|)`; pictures if their pixels, from 0 to 1,
-        differ by no more on average.
+        Numbers a, b agree if `|a - b| <= tolerance (1 + |a|)`; pictures if their pixels, from 0 to
+        1, differ by no more on average.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Files of the project that must agree: environments, lock, licence, citation, import order."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator, FormatChecker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -143,6 +145,7 @@ LEVELS = [
         "crate",
         "overview",
         "refresh",
+        "results",
         "status",
         "verify",
         "batch",
@@ -260,6 +263,16 @@ def test_licence_and_citation_agree_with_the_package():
     assert citation["authors"] == PROJECT["authors"] == [{"name": "The mpm developers"}]
     licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("BSD 3-Clause License") and "2026, The mpm developers" in licence
+
+
+def test_the_citation_is_valid():
+    "By the public schema of the Citation File Format, which refuses what it does not know"
+    schema = json.loads((ROOT / "tests" / "data" / "cff-1.2.0-schema.json").read_text())
+    refused = Draft7Validator(schema, format_checker=FormatChecker()).iter_errors
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert not [error.message for error in refused(citation)]
+    for change in [{"licence": "MIT"}, {"type": "book"}, {"authors": []}, {"license": "free"}]:
+        assert list(refused(citation | change)), change
 
 
 def test_the_package_states_its_version_once():
