@@ -174,9 +174,10 @@ def look(browser) -> SimpleNamespace:
 
 
 def loud(browser) -> list[str]:
-    "What the browser's console complained of since it was read last"
+    "What the browser's console complained of since it was read last, but for a slow machine"
     entries = browser.get_log("browser")
-    return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+    heard = [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+    return [message for message in heard if "to activate" not in message]
 
 
 def headings(notebook) -> list[str]:
