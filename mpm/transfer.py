@@ -111,8 +111,7 @@ def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
         ]
     if problems:
         raise ValueError(
-            f"{study.path}: backbone {folder} does not suit the study:\n  "
-            + "\n  ".join(problems)
+            f"{study.path}: backbone {folder} does not suit the study:\n  " + "\n  ".join(problems)
         )
     return Borrowed(folder, model, scaling, planes, used)
 
