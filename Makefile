@@ -3,8 +3,9 @@
 #   make figures [STUDY=demo] [ARGS="--seed 3"]   run the notebooks on a study, or resume
 #   make test [ARGS="-k splits"]                  run all tests and every notebook
 #   make verify [STUDY=demo]                      run a study again elsewhere, compare every result
-#   make notebooks                                put the demo's outputs into notebooks/
+#   make notebooks                                put the demo's outputs into notebooks/ and README.md
 #   make lab                                      open the notebooks in JupyterLab
+#   make docs                                     build the site, from what is committed, in build/site
 #   make check                                    lint, formatting and types
 #   make coverage [ARGS="-k splits"]              lines of mpm that tests run, the least covered first
 #   make clean                                    remove .venv, caches and test artefacts; no data
@@ -21,7 +22,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test verify notebooks lab check coverage clean
+.PHONY: help figures test verify notebooks lab docs check coverage clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -45,11 +46,17 @@ verify: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(BIN) -m mpm run demo
-	@$(BIN) -c 'from mpm import refresh; refresh.refresh("demo")'
-	@echo "Notebooks with the outputs of the demo in notebooks, its figures in figures/demo"
+	@$(BIN) -c 'from mpm import refresh, results; refresh.refresh("demo"); results.write("demo")'
+	@echo "Outputs of the demo in notebooks, its figures in figures/demo, its scores in README.md"
 
 lab: $(STAMP)
 	@$(BIN) -m jupyterlab notebooks $(ARGS)
+
+# Nothing is run or downloaded: notebooks keep their committed outputs. A warning is an error.
+docs: $(STAMP)
+	@rm -rf build/site build/doctrees
+	@$(BIN) -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
+	@echo "Site in build/site, its first page is build/site/index.html"
 
 check: $(STAMP)
 	@$(BIN) -m ruff check .

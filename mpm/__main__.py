@@ -1,15 +1,19 @@
 """The command line; `mpm.commands` holds those that check, run, verify and start studies."""
 
 import argparse
+import contextlib
+import errno
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mpm.commands import add_parsers
 from mpm.commands import check as _check
 from mpm.commands import short as _short
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a file
 # Modules that take a while to import are imported by the commands that need them.
 
 
@@ -29,16 +33,19 @@ def main(words: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(words)
     try:
-        return arguments.command(arguments)
+        code = arguments.command(arguments)
+        sys.stdout.flush()  # a full disk or a closed pipe may only show now
+        return code
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, OSError) as error:
-        if not _is_ours(error):
+    except BrokenPipeError:  # as of `mpm status | head`: the reader has had enough
+        _silence()
+        return 1
+    except (ValueError, KeyError, OSError, MemoryError) as error:
+        if not (_is_ours(error) or isinstance(error, MemoryError) or _is_of_the_system(error)):
             raise
-        # str() of a KeyError puts its message in quotes
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
 
 
@@ -82,13 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     explain = commands.add_parser("explain", help="draw one page that explains a place")
     explain.set_defaults(command=_explain)
-    for command in (check, fetch, pretrain, compare, explain):
+    draw = commands.add_parser("map", help="map a region larger than memory, tile by tile")
+    draw.set_defaults(command=_map)
+    for command in (check, fetch, pretrain, compare, explain, draw):
         command.add_argument(
             "study", metavar="STUDY", help="name under data/studies, or path of a YAML file"
         )
     _add_pretrain_options(pretrain)
     _add_compare_options(compare)
     _add_explain_options(explain)
+    _add_map_options(draw)
     datacube = commands.add_parser("datacube", help="convert the data cube of Lawley et al. 2022")
     _add_datacube_options(datacube.add_subparsers(metavar="ACTION", required=True))
     return parser
@@ -147,6 +157,19 @@ def _add_explain_options(explain: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE.png", type=Path, help="by default in the study's figures"
     )
     explain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+
+
+def _add_map_options(draw: argparse.ArgumentParser) -> None:
+    draw.add_argument(
+        "--network",
+        metavar="STUDY",
+        help="whose final network draws the map; that of the study itself by default",
+    )
+    draw.add_argument("--target", help="what is predicted; the first of that study by default")
+    draw.add_argument("--tile", type=int, default=1024, help="cells along a side (1024)")
+    draw.add_argument("--samples", type=int, default=100, help="dropout samples a cell (100)")
+    draw.add_argument("--seed", type=int, default=7, help="of the dropout samples (7)")
+    draw.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
 
 def _add_datacube_options(actions: argparse._SubParsersAction) -> None:
@@ -224,6 +247,19 @@ def _explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _map(arguments: argparse.Namespace) -> int:
+    from mpm import study, tiled_maps
+
+    setup = study.load(arguments.study)
+    network = study.load(arguments.network) if arguments.network else setup
+    target = arguments.target or next(iter(network.targets))
+    names = ("tile", "samples", "seed", "device")
+    options = {name: getattr(arguments, name) for name in names}
+    for place in tiled_maps.draw(setup, target, network=network, **options):
+        print(_short(place))
+    return 0
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
@@ -245,6 +281,33 @@ def _is_ours(error: Exception) -> bool:
     """Tell a message of this package from an error that surprised it, whose traceback we need."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     return Path(raised_in).parent == Path(__file__).parent
+
+
+def _is_of_the_system(error: Exception) -> TypeGuard[OSError]:
+    """Tell what the operating system refused, whoever asked for it."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _message(error: Exception) -> str:
+    """Return what went wrong and what to do about it."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); take larger cells (`resolution`) or a larger machine"
+    if not _is_of_the_system(error):
+        # str() of a KeyError puts its message in quotes
+        return str(error.args[0] if isinstance(error, KeyError) else error)
+    is_full = error.errno in _FULL
+    if is_full:
+        _silence()
+    place = error.filename or "what was written last, or the output of this command"
+    remedy = "free some space" if is_full else "check the place and who may use it"
+    return f"{place}: {error.strerror}; {remedy}, then give the same command again"
+
+
+def _silence() -> None:
+    """Send what is left of the output nowhere: Python would fail on it again when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # not a file, as in tests
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,8 @@ def planes(
     with vector_files.reading(path, f"layer {layer.name!r}", study.remedy):
         values = np.asarray(kinds.read(study, layer, region, cells, part), "float32")
     if part is None and not np.isfinite(values).any():
-        raise ValueError(f"layer {layer.name!r}: {path} {_lack(layer, path, cells)} the region")
+        verb, remedy = _lack(layer, path, cells)
+        raise ValueError(f"layer {layer.name!r}: {path} {verb} the region{remedy}")
     return values
 
 
@@ -139,11 +140,11 @@ def _checksum(parts: tuple[Path, ...], _modified: int) -> str:
     return hashlib.sha256(together.encode()).hexdigest()[:12]
 
 
-def _lack(layer: Layer, path: Path, cells: xr.DataArray) -> str:
+def _lack(layer: Layer, path: Path, cells: xr.DataArray) -> tuple[str, str]:
     is_raster = layer.kind in TILED and kinds.format_of(path) == "raster"
     if is_raster and not resample.touches(rasters.describe(layer, path), cells):
-        return "does not touch"
-    return "has no value in"
+        return "does not touch", "; check its CRS and the region's bounds"
+    return "has no value in", ""
 
 
 def area_mask(study: Study, region: str, cells: xr.DataArray) -> np.ndarray:
@@ -267,9 +268,12 @@ def _deposits(study: Study) -> tuple[dict[str, pd.DataFrame], list[str]]:
         if target.of(known).empty:
             wanted = "" if target.types is None else f" of type {' or '.join(target.types)}"
             there = ", ".join(sorted(known["type"].dropna().unique())) or "none"
+            hints = {
+                table.attrs["hint"]: None for table in tables.values() if "hint" in table.attrs
+            }
             problems.append(
                 f"target {name!r} has no deposits{wanted} inside {', '.join(tables)}; "
-                f"types inside: {there}"
+                f"types inside: {'; '.join([there, *hints])}"
             )
     return tables, problems
 
@@ -316,6 +320,11 @@ def _deposit_remark(study: Study, region: str, known: pd.DataFrame) -> str:
             shown = ", ".join(map(str, names[:5])) + (" ..." if len(names) > 5 else "")
             verb = "lie outside" if what == "dropped" else "repeat another"
             text += f"; {len(names)} {verb} ({shown})"
+    if beside := known.attrs.get("beside_names"):
+        text += (
+            f"; {len(beside)} of those outside lie within a target's radius of the grid, yet make "
+            f"no cell inside positive ({', '.join(beside[:5])}); widen `bounds` to hold them"
+        )
     if "hint" in known.attrs:
         text += f"; {known.attrs['hint']}"
     return text

@@ -186,10 +186,28 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no text
         raise ValueError(
             f"{path} is not valid JSON ({error}); delete it and make it again"
         ) from error
+
+
+def read_facts(path: Path, *keys: str) -> dict:
+    """Read a JSON file that this package wrote, with at least some keys.
+
+    Raises
+    ------
+    ValueError
+        If the file is not valid JSON or lacks a key; the message names it.
+    """
+    content = read_json(path)
+    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if lacking or not isinstance(content, dict):
+        raise ValueError(
+            f"{path} lacks {', '.join(lacking) or 'keys'}: it is damaged or of another version of "
+            "mpm; make it again"
+        )
+    return content
 
 
 def write_table(rows: pd.DataFrame, path: Path) -> None:
@@ -198,10 +216,42 @@ def write_table(rows: pd.DataFrame, path: Path) -> None:
         rows.to_parquet(fresh, index=False)
 
 
+def read_table(path: Path, notebook: str) -> pd.DataFrame:
+    """Read a table written by `write_table`.
+
+    Parameters
+    ----------
+    path : Path
+    notebook : str
+        The notebook that writes it, for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    ValueError
+        If it is damaged; the message names it.
+    """
+    try:
+        return pd.read_parquet(require(path, notebook))
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run notebook {notebook} again") from error
+
+
 def fewer_colours(png: BinaryIO) -> Image.Image:
-    """Read a picture in 256 colours, spread over all that occur: half the size of the original."""
-    picture = Image.open(png).convert("RGB")
-    return picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    """Read a picture in 256 colours, spread over all that occur: half the size of the original.
+
+    Means of the colours they stand for (k-means), else greys get a tint and pale classes merge.
+    """
+    return quantize(Image.open(png).convert("RGB"), 256)
+
+
+def quantize(picture: Image.Image, colours: int) -> Image.Image:
+    """Draw a picture in few colours, without patterns of dots in between."""
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    return picture.quantize(colours, method=method, kmeans=2, dither=dither)
 
 
 def require(path: Path, notebook: str) -> Path:

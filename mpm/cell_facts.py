@@ -156,27 +156,38 @@ def _shared(one: pd.Series, other: pd.Series, *, leading: int = 5) -> list[str]:
     return [name for name in first if name in second and one[name] * other[name] > 0]
 
 
-def misses(setting: Setting, *, count: int = 3) -> pd.DataFrame:
-    """Return the known deposits that the network ranks lowest.
+def misses(setting: Setting, predictions: pd.DataFrame, *, count: int = 3) -> pd.DataFrame:
+    """Return the known deposits that networks which never saw them rank lowest.
 
     Parameters
     ----------
     setting : Setting
+    predictions : DataFrame
+        `mapping.PREDICTION_COLUMNS` of one method under one split: likelihoods of test cells.
     count : int
 
     Returns
     -------
     DataFrame
-        centre (the deposit's likeliest cell), region, name, likelihood, top (share of its region
-        that scores as high), the lowest-ranked first.
+        centre (the deposit's likeliest cell while held out), region, name, likelihood and top (of
+        the final network: share of the region that scores as high), held_out (the same share of
+        the test cells of fold and region, by the fold's network), the lowest-ranked first.
     """
-    cells = np.flatnonzero(setting.positive)
-    table = pd.DataFrame({"centre": cells, "likelihood": setting.likelihood[cells]})
-    table["deposit"] = setting.deposit[cells]
-    table = table.sort_values(["likelihood", "centre"], ascending=[False, True], kind="stable")
-    best = table.drop_duplicates("deposit").copy()
-    best["top"] = [top_share(setting, each) for each in best["centre"]]
-    return _named(setting, best.sort_values("top", ascending=False, kind="stable").head(count))
+    rows = predictions.assign(
+        held_out=predictions.groupby(["fold", "region"])["likelihood"].rank(
+            ascending=False, method="max", pct=True
+        )
+    )
+    windows, cells = setting.fold.windows, np.flatnonzero(setting.positive)
+    where = pd.DataFrame(
+        {"region": windows.region[cells], "row": windows.row[cells], "col": windows.col[cells]}
+    ).assign(centre=cells, likelihood=setting.likelihood[cells], deposit=setting.deposit[cells])
+    table = where.merge(rows[["region", "row", "col", "held_out"]], on=["region", "row", "col"])
+    best = table.sort_values(["held_out", "centre"]).drop_duplicates("deposit")
+    worst = best.sort_values("held_out", ascending=False, kind="stable").head(count)
+    worst["top"] = [top_share(setting, each) for each in worst["centre"]]
+    found = _named(setting, worst)
+    return found.assign(held_out=worst["held_out"].to_numpy())
 
 
 def new_ground(setting: Setting, *, far_km: float, count: int = 3) -> pd.DataFrame:

@@ -103,9 +103,10 @@ def load_classifier(folder: Path) -> Fitted:
     ValueError
         If the weights are damaged or do not fit.
     """
-    content = artefacts.read_json(artefacts.require(folder / "model.json", "03_fine_tuning"))
+    place = artefacts.require(folder / "model.json", "03_fine_tuning")
+    content = mae.read_sizes(place, "view", "dropout", "threshold")
     with torch.random.fork_rng(devices=[]):  # first weights are random, and thrown away
-        encoder = mae.Encoder(mae.MAEConfig(**content["config"]))
+        encoder = mae.Encoder(content["config"])
         model = Classifier(encoder, view=content["view"], dropout=content["dropout"])
     mae.load_weights(model, folder / "model.safetensors")
     return Fitted(model.eval(), content["threshold"], pd.read_csv(folder / "history.csv"))

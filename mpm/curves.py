@@ -157,7 +157,7 @@ def calibration_table(y: np.ndarray, p: np.ndarray, *, bins: int = BINS) -> pd.D
 
 
 def expected_calibration_error(y: np.ndarray, p: np.ndarray, *, bins: int = BINS) -> float:
-    """Return the mean of |predicted - observed rate| over the bins, weighted by their cells.
+    """Return the mean distance of predicted from observed rate, bins weighted by their cells.
 
     The observed rate is that of positives y (n,) among cells of likelihood p (n,), not the
     accuracy, which is near 1 for rare events whatever p says. See `calibration_table`.

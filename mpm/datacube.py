@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
+import zarr
 from rasterio.enums import Resampling
-from tqdm.auto import tqdm
 
 from mpm import align, artefacts
+from mpm.bars import tqdm
 from mpm.layers import Layer
 from mpm.places import Part
 from mpm.study import Study
 
 MIN_OBSERVED = 0.5  # share of evidence layers that a valid cell must have
 STORED = 1024  # cells along a stored chunk of a cube that was in memory
+_WHOLE = "every chunk is stored"  # attribute of what `write` wrote
 _BROKEN = (KeyError, ValueError, OSError, RuntimeError)  # Runtime: a broken chunk
 
 
@@ -170,7 +172,9 @@ def write(cube: xr.Dataset, place: Path) -> None:
                 cube[name] = cube[name].chunk(tile)
             cube[name].encoding = {"chunks": tuple(tile.values())}
     with artefacts.atomic(Path(place).absolute()) as fresh, _threads(cube):
-        cube.to_zarr(fresh, zarr_format=2, consolidated=True)
+        # every chunk, the empty ones too: one that is gone is seen to be
+        cube.attrs[_WHOLE] = "yes"
+        cube.to_zarr(fresh, zarr_format=2, consolidated=True, write_empty_chunks=True)
 
 
 @contextmanager
@@ -224,7 +228,7 @@ def read(
                 _use_named_cluster()
                 return _open(place, chunks, before)
             with xr.open_zarr(place, consolidated=True, decode_coords="all") as cube:
-                cube.load()
+                _whole(cube, place).load()
         except _BROKEN as error:
             if _version(place) == before:
                 raise ValueError(
@@ -233,6 +237,16 @@ def read(
         else:
             if _version(place) == before:  # else another process has replaced it meanwhile
                 return cube
+
+
+def _whole(cube: xr.Dataset, place: Path) -> xr.Dataset:
+    """Return a dataset that was opened, if no chunk of it is gone; Zarr takes those for empty."""
+    if cube.attrs.pop(_WHOLE, None):  # else written by an earlier version
+        for name, array in zarr.open_group(place, mode="r").arrays():
+            if array.nchunks_initialized < array.nchunks:
+                lost = array.nchunks - array.nchunks_initialized
+                raise ValueError(f"{lost} of {array.nchunks} chunks of {name} are gone")
+    return cube
 
 
 def _version(place: Path) -> tuple[int, int] | None:
@@ -246,10 +260,11 @@ def _version(place: Path) -> tuple[int, int] | None:
 
 def _open(place: Path, chunks: int, version: tuple[int, int] | None) -> xr.Dataset:
     cube = xr.open_zarr(place, consolidated=True, decode_coords="all", chunks=None)
+    cube = _whole(cube, place)
     cube = cube.assign_coords({name: cube[name].load() for name in cube.coords})
     for name, planes in cube.data_vars.items():
         stored = dict(zip(planes.dims, planes.encoding["chunks"], strict=True))
-        tile = {dim: -(-chunks // size) * size for dim, size in stored.items() if dim in "yx"}
+        tile = {dim: -(-chunks // size) * size for dim, size in stored.items() if dim in ("y", "x")}
         lazy = planes.chunk(stored | tile)
         data = lazy.data.map_blocks(_same, place, version, dtype=lazy.dtype, meta=lazy.data._meta)
         cube[name] = lazy.copy(data=data)

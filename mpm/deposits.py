@@ -39,8 +39,9 @@ def read_deposits(study: Study, region: str, cells: xr.DataArray) -> pd.DataFram
     DataFrame
         One row a known deposit cell: deposit (number, 0 and up in the file's order), name, type, x,
         y (m, the region's CRS), row, col. Its `attrs` count what was left out, and list the names:
-        `dropped`, `dropped_names` (outside the region), `merged`, `merged_names`. Where a file of
-        points has none in the region, `hint` says what it holds instead.
+        `dropped`, `dropped_names` (outside the region), `merged`, `merged_names`; `beside_names`,
+        where there are such, of points outside from which a target's radius reaches into the
+        region. Where a file of points has none in the region, `hint` says what it holds instead.
 
     Raises
     ------
@@ -82,9 +83,20 @@ def _of_points(study: Study, path: Path, cells: xr.DataArray) -> pd.DataFrame:
     kept = kept.assign(deposit=pd.factorize(kept["deposit"])[0]).drop(columns="named")
     for what, rows in gone.items():
         kept.attrs |= {what: len(rows), f"{what}_names": rows["name"].tolist()}
+    if beside := _beside(study, gone["dropped"], cells):
+        kept.attrs["beside_names"] = beside
     if kept.empty:
         kept.attrs["hint"] = _hint(study.deposits, table, path)
     return kept.reset_index(drop=True)
+
+
+def _beside(study: Study, outside: pd.DataFrame, cells: xr.DataArray) -> list[str]:
+    """Name deposits outside the grid from which a target's radius reaches into it."""
+    near = np.zeros(len(outside), bool)
+    for target in study.targets.values():
+        own = outside.index.isin(target.of(outside).index)
+        near |= own & points.within(outside[["x", "y"]].to_numpy(), cells, target.radius)
+    return outside["name"][near].tolist()
 
 
 def _hint(spec: Deposits, table: pd.DataFrame, path: Path) -> str:

@@ -21,12 +21,20 @@ def device_of(name: str) -> torch.device:
 
     Also sets the number of CPU threads (`artefacts.threads`): the same number gives the same
     weights, another number may not. And has freed memory kept for the next step.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind of device.
     """
     keep_freed_memory()
     torch.set_num_threads(artefacts.threads())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda, cuda:N or mps") from error
 
 
 def fabric_on(device: torch.device | str, *, devices: int = 1, nodes: int = 1) -> "Fabric":

@@ -42,6 +42,11 @@ def notes(study: Study, *, folds: int = 5, seed: int = 7) -> list[str]:
     -------
     list of str
         A line a note. What could not be looked at is said too.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the study names a backbone that does not suit it, as `transfer.borrow`.
     """
     cubes, how = {}, []
     for region in study.regions:
@@ -52,6 +57,10 @@ def notes(study: Study, *, folds: int = 5, seed: int = 7) -> list[str]:
         found += _spacing(study, target)
         found += _numbers(cubes, target, folds)
         found += _telltale(cubes, target, seed)
+    if study.backbone is not None:
+        from mpm import transfer  # imports torch, which other studies need not wait for
+
+        found += transfer.lines(study, cubes)
     return found + how
 
 

@@ -35,9 +35,11 @@ class MAEConfig:
     wanted: str = "values"  # what is told of it, see `masking.target`
     loss_on: str = "hidden"  # cells in the loss: "hidden", or "all" as in the released code
     inputs: str = "values"  # "values", "contrasts" (less the window's visible mean), or "both"
+    ignored: tuple[int, ...] = ()  # layers taken for missing everywhere, see `mpm.transfer`
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "units", tuple(self.units))  # a list where read from JSON
+        for name in ("units", "ignored"):  # lists where read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.window % 2 == 0 or self.window % self.patch:
             raise ValueError(
                 f"window {self.window} must be odd and a multiple of patch {self.patch}"
@@ -169,6 +171,7 @@ class Encoder(nn.Module):
 
     def shown(self, patches: Tensor, seen: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
         """Return what a mask leaves of patches: values, and (N, kept, C, patch*patch) observed."""
+        patches, seen = self.attended(patches, seen)
         if mask is not None:  # hidden patches cost nothing
             patches, seen = pick(patches, mask.visible), pick(seen, mask.visible)
         seen = seen.unflatten(2, (self.config.layers, -1))
@@ -176,6 +179,15 @@ class Encoder(nn.Module):
             seen = seen & ~mask.veiled.unsqueeze(3)
             patches = patches.where(seen.flatten(2), 0.0)
         return patches, seen
+
+    def attended(self, patches: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return patches and what is observed of them, ignored layers as if they were missing."""
+        if not self.config.ignored:
+            return patches, seen
+        seen = seen.unflatten(2, (self.config.layers, -1)).clone()
+        seen[:, :, list(self.config.ignored)] = False
+        seen = seen.flatten(2)
+        return patches.where(seen, 0.0), seen
 
     def _inputs(self, patches: Tensor, seen: Tensor) -> Tensor:
         if self.config.inputs == "values":

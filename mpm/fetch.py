@@ -2,18 +2,22 @@
 
 import csv
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin
 
 import pooch
 from tqdm import tqdm
 
 from mpm import artefacts
 from mpm.study import Study
+
+if TYPE_CHECKING:
+    import requests
 
 HOST = "https://raw.githubusercontent.com"
 DEMO_SEED = 7
@@ -135,7 +139,8 @@ def read_registry(path: Path, study_name: str) -> list[Entry]:
     Raises
     ------
     ValueError
-        If a column is missing, the study has no rows, or two of its files share a name.
+        If a column is missing, the study has no rows, one of them could name another place than a
+        file at a fixed commit (or another checksum than SHA-256), or two of its files share a name.
     """
     with Path(path).open(newline="", encoding="utf-8") as stream:
         rows = csv.DictReader(stream)
@@ -145,6 +150,8 @@ def read_registry(path: Path, study_name: str) -> list[Entry]:
             raise ValueError(f"{path} has no column {', '.join(missing)}; add it")
         chosen: list[dict[str, Any]]
         chosen = [{c: row[c] for c in columns} for row in rows if row["study"] == study_name]
+    for row in chosen:
+        _check_row(row, path)
     entries = [Entry(**row | {"bytes": int(row["bytes"])}) for row in chosen]
     if not entries:
         raise ValueError(
@@ -158,6 +165,25 @@ def read_registry(path: Path, study_name: str) -> list[Entry]:
     return entries
 
 
+# what a row must look like, so that it can name nothing else than a public file
+_RULES = {
+    "repository": (r"\w[\w.-]*/\w[\w.-]*", "owner/name"),
+    "commit": (r"[0-9a-f]{40}", "the 40 digits of a commit"),
+    "path": (r"(?!(.*/)?\.{0,2}(/|$))[^\\\x00-\x1f]+", "a path inside the repository"),
+    "bytes": (r"[0-9]+", "a number of bytes"),
+    "sha256": (r"[0-9a-f]{64}", "the 64 digits of a SHA-256"),
+}
+
+
+def _check_row(row: dict[str, str], path: Path) -> None:
+    for column, (pattern, wanted) in _RULES.items():
+        if not re.fullmatch(pattern, row[column] or "", re.ASCII):
+            raise ValueError(
+                f"{path}: {column} {row[column]!r} of {row['path'] or 'a row'} is not {wanted}; "
+                "correct it"
+            )
+
+
 def _present(study: Study, remedy: str) -> list[Path]:
     """Return the study's files, or say which are missing, who needs them and the remedy."""
     needed_by: dict[Path, str] = {}
@@ -167,6 +193,8 @@ def _present(study: Study, remedy: str) -> list[Path]:
         for layer in study.layers:
             needed_by.setdefault(study.file(layer, region), f"layer {layer.name!r}")
         needed_by.setdefault(study.file(study.deposits, region), "deposits")
+    if folder := study.backbone_folder:
+        needed_by[folder] = "backbone"
     missing = [f"\n  {path} ({user})" for path, user in needed_by.items() if not path.exists()]
     if missing:
         raise FileNotFoundError(f"study {study.name!r} lacks files; {remedy}{''.join(missing)}")
@@ -240,7 +268,7 @@ def _download_one(entry: Entry, store: pooch.Pooch, mirror: Path | None) -> None
         # pooch makes this file readable by its owner only; made anew it gets the usual rights
         Path(output).unlink()
         if not isinstance(source, Path):
-            pooch.HTTPDownloader(timeout=60)(url, output, None)
+            pooch.HTTPDownloader(timeout=60, hooks={"response": _only_https})(url, output, None)
         elif source.is_file():
             shutil.copyfile(source, output)
         else:
@@ -261,6 +289,14 @@ def _download_one(entry: Entry, store: pooch.Pooch, mirror: Path | None) -> None
             f"{entry.name}: what came from {source} was refused and nothing was replaced. {error} "
             "Fetch again; if the checksum stays wrong, that copy was changed: use another source"
         ) from error
+
+
+def _only_https(response: "requests.Response", *_: object, **__: object) -> None:
+    """Refuse to be sent on to an address that is not encrypted."""
+    if response.is_redirect:
+        onward = urljoin(response.url, response.headers["location"])
+        if not onward.startswith("https://"):
+            raise ValueError(f"{response.url} sends on to {onward}, which is not https")
 
 
 def _convert(study: Study) -> None:

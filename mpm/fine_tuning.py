@@ -11,9 +11,9 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
+from mpm.bars import tqdm
 from mpm.classifier import Classifier
 from mpm.memory import enough_memory, give_memory_back
 from mpm.training import turn

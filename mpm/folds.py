@@ -138,7 +138,15 @@ def read_settings(study: Study) -> tuple[SplitSettings, str]:
     ------
     FileNotFoundError
         If notebook 02 has not run.
+    ValueError
+        If the file is damaged or of another version.
     """
     place = artefacts.require(study.processed / "splits.json", "02_mae_pretraining")
-    content = artefacts.read_json(place)
-    return SplitSettings(**content["split"]), content["preset"]
+    content = artefacts.read_facts(place, "split", "preset")
+    try:
+        return SplitSettings(**content["split"]), content["preset"]
+    except TypeError as error:
+        raise ValueError(
+            f"{place} is damaged or of another version of mpm ({error}); run notebook "
+            "02_mae_pretraining again"
+        ) from error

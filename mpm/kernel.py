@@ -11,10 +11,12 @@ from typing import Any
 
 import papermill
 import psutil
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+KERNEL = "python3"  # that of the Python that runs this, whatever a notebook was saved with
 FOLDERS = ("MPM_HOME", "MPM_PROCESSED", "MPM_FIGURES", "MPM_MIRROR")
 SAMPLE_S = 0.2  # between two looks at the memory
 ERASE = "\r\x1b[K"  # what a terminal takes for "write this line again"
@@ -111,7 +113,8 @@ def execute(source: Path, output: Path, parameters: dict[str, object], watcher: 
     Raises
     ------
     NotebookFailed
-        If a cell raises or the kernel dies: cell, the first lines of its source, the error.
+        If a cell raises or the kernel dies: cell, the first lines of its source, the error. Or if
+        there is no kernel.
     """
     try:
         with _environment(), watcher:
@@ -120,7 +123,7 @@ def execute(source: Path, output: Path, parameters: dict[str, object], watcher: 
                 output.resolve(),
                 parameters=parameters,
                 engine_name="mpm",
-                kernel_name="python3",
+                kernel_name=KERNEL,
                 progress_bar=False,
                 cwd=source.parent.resolve(),
                 watcher=watcher,
@@ -128,6 +131,11 @@ def execute(source: Path, output: Path, parameters: dict[str, object], watcher: 
                     "--log-level=CRITICAL"
                 ],  # the kernel's own notices, not its output
             )
+    except NoSuchKernel as error:
+        raise NotebookFailed(
+            f"{source.stem} was not run: this Python has no Jupyter kernel {KERNEL!r}; "
+            "`python -m pip install ipykernel` brings it"
+        ) from error
     except PapermillExecutionError as error:
         place = f"cell {error.cell_index + 1}, In [{error.exec_count}]"
         reason = f"{error.ename}: {error.evalue}"

@@ -188,8 +188,8 @@ def read_deposits(study: Study, target: str) -> dict[str, pd.DataFrame]:
     """Read a target's known deposits in all regions, as notebook 01 wrote them."""
     wanted, tables = study.target(target), {}
     for region in study.regions:
-        place = artefacts.require(deposits_path(study, region), "01_data_preparation")
-        tables[region] = wanted.of(pd.read_parquet(place))
+        table = artefacts.read_table(deposits_path(study, region), "01_data_preparation")
+        tables[region] = wanted.of(table)
     return tables
 
 

@@ -1,9 +1,17 @@
 """One evidence layer of a study file: which file, what it holds, and how it is to be read."""
 
-from typing import Literal, Self, get_args
+import re
+from typing import Annotated, Literal, Self, get_args
 
 import pyproj
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 Kind = Literal["continuous", "categorical", "fraction", "distance", "density", "points", "derived"]
 Derivation = Literal["hgm", "slope", "worms", "highpass", "vertical"]
@@ -23,6 +31,15 @@ _FITS = {
 _NEEDS = {"density": ("reach",), "points": ("column", "reach"), "derived": ("derive", "of")}
 _ALWAYS = {"name", "group", "kind", "units", "file", "why", "source", "licence", "mineral_system"}
 _UNITS = {"hgm": "{}/km", "slope": "m/m", "worms": "m", "highpass": "{}", "vertical": "{}/km"}
+
+
+def _without_control_characters(name: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+        raise ValueError(f"{name!r} holds a character that cannot be seen; type the name anew")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_without_control_characters)]
 
 
 class Strict(BaseModel):
@@ -96,7 +113,7 @@ class Layer(Strict):
     group: str
     kind: Kind = "continuous"
     units: str = ""
-    file: str | None = None
+    file: FileName | None = None
     band: int = Field(default=1, ge=1)
     variable: str | None = None
     crs: str | None = None

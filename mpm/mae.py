@@ -119,6 +119,7 @@ class MaskedAutoencoder(nn.Module):
         """
         config, size = self.config, self.config.patch
         patches, seen = patchify(values, size), patchify(observed, size)
+        patches, seen = self.encoder.attended(patches, seen)
         decoded = self.decode(self.encoder.encode(patches, seen, mask), mask.visible)
         wanted = patches
         if config.wanted != "values":
@@ -233,14 +234,31 @@ def load(
         If layers or units differ (naming them), or the files are damaged or do not fit each other.
     """
     place = artefacts.require(Path(folder) / "model.json", "02_mae_pretraining")
-    content = artefacts.read_json(place)
+    content = read_sizes(place, "layers", "facts")
     if layers is not None and list(layers) != content["layers"]:
         _refuse(folder, content["layers"], list(layers))
     if units is not None:
         _check_units(folder, content, dict(zip(content["layers"], units, strict=True)))
-    model = build(MAEConfig(**content["config"]), seed=0)
+    model = build(content["config"], seed=0)
     load_weights(model, place.with_name("model.safetensors"))
     return model.eval(), Scaling.load(place.with_name("scaling.json")), content["facts"]
+
+
+def read_sizes(place: Path, *keys: str) -> dict:
+    """Read the model.json of a backbone or classifier, its "config" as `MAEConfig`.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, of another version, or lacks one of the keys; the message names it.
+    """
+    content = artefacts.read_facts(place, "config", *keys)
+    try:
+        return content | {"config": MAEConfig(**content["config"])}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{place} is damaged or of another version of mpm ({error}); make it again"
+        ) from error
 
 
 def load_weights(model: nn.Module, place: Path) -> None:
@@ -249,7 +267,8 @@ def load_weights(model: nn.Module, place: Path) -> None:
     Raises
     ------
     ValueError
-        If the file is missing, damaged, or of another model; the message names it.
+        If the file is missing, damaged, of another model, or holds what is no number; the message
+        names it.
     """
     try:
         model.load_state_dict(load_file(place))
@@ -257,6 +276,9 @@ def load_weights(model: nn.Module, place: Path) -> None:
         raise ValueError(
             f"{place} is damaged or does not fit the model.json beside it; make it again: {error}"
         ) from error
+    for name, weights in model.state_dict().items():
+        if not weights.isfinite().all():
+            raise ValueError(f"{place}: {name} holds NaN or infinity; make it again")
 
 
 def _refuse(folder: Path, own: list[str], given: list[str]) -> None:

@@ -305,11 +305,11 @@ def read_predictions(study: Study, target: str) -> pd.DataFrame:
         If notebook 03 or 04 has not run.
     """
     sources = {"mae": "03_fine_tuning", "baselines": "04_baselines"}
-    places = [
-        artefacts.require(predictions_path(study, target, source), notebook)
+    tables = [
+        artefacts.read_table(predictions_path(study, target, source), notebook)
         for source, notebook in sources.items()
     ]
-    return pd.concat([pd.read_parquet(place) for place in places], ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def prediction_maps(

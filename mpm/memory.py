@@ -1,18 +1,22 @@
 """Memory: keep it, hand it back, and say what to do when it is not enough."""
 
+import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
 
 from mpm.windows import Windows
 
 # of CPUs on Windows and Linux, of CUDA, and of the libraries that CUDA calls
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "alloc_failed")
+PROCESS = 1_900_000_000  # bytes that one of several processes at work may need, torch and all
 REMEDY = "use a smaller batch, a smaller window or preset, fewer layers, or another device"
 
 
-@contextmanager
+@contextlib.contextmanager
 def enough_memory(
     what: str, windows: Windows, batch: int, *, remedy: str = REMEDY, kept: object = ""
 ) -> Iterator[None]:
@@ -51,6 +55,41 @@ def is_short(error: Exception) -> bool:
     # torch.OutOfMemoryError is a RuntimeError
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in SIGNS)
+
+
+def processes_that_fit(wanted: int) -> int:
+    """Return how many processes may work side by side: as many as wanted, fewer where memory ends.
+
+    Containers, such as those of Binder (2 GB), end a session that takes more than its share; how
+    many processes work changes no result.
+    """
+    return max(1, min(wanted, limit() // PROCESS))
+
+
+def limit(system: Path = Path("/")) -> int:
+    """Return the memory that this process may use (bytes): the machine's, or its container's.
+
+    Parameters
+    ----------
+    system : Path
+        Root of the file system, in which Linux tells limits of control groups, of version 1 and 2.
+    """
+    limits = [psutil.virtual_memory().total]
+    with contextlib.suppress(OSError):  # not Linux, or no control groups
+        for line in (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", "memory"):
+                limits += _limits_of_group(system / "sys/fs/cgroup", controllers, group)
+    return min(limits)
+
+
+def _limits_of_group(root: Path, controllers: str, group: str) -> list[int]:
+    """List the limits of a control group and of those it lies in, as far as they are in sight."""
+    name = "memory.limit_in_bytes" if controllers else "memory.max"
+    own = Path(group.lstrip("/"))
+    found = [root / controllers / place / name for place in (own, *own.parents)]
+    texts = [path.read_text(encoding="utf-8").strip() for path in found if path.is_file()]
+    return [int(text) for text in texts if text.isdigit()]  # the other text is "max"
 
 
 def keep_freed_memory() -> None:

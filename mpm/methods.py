@@ -39,8 +39,8 @@ def fit(name: str, task: Task) -> Scorer:
     Parameters
     ----------
     name : str
-        One of `NAMES`, or "shuffled:" and one of them: fitted on labels that are shuffled among
-        training cells, and judged by labels that are shuffled among validation cells.
+        One of `NAMES`, or "shuffled:" and one of them: fitted and chosen on labels that
+        `tasks.shuffle_labels` has dealt anew.
     task : Task
 
     Returns

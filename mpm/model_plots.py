@@ -103,8 +103,9 @@ def loss_curves(
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
     for name, history in histories.items():
         style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
-        axes[0].plot(history["step"], history["loss"], style, label=name)
-        axes[1].plot(history["step"], history["held_out"], style, label=name)
+        dot = "o" if len(history) == 1 else ""  # a backbone taken as it was has no curve
+        axes[0].plot(history["step"], history["loss"], style, marker=dot, label=name)
+        axes[1].plot(history["step"], history["held_out"], style, marker=dot, label=name)
     for name, loss in (plain or {}).items():
         axes[1].axhline(loss, color="0.5", linewidth=0.8)
         axes[1].annotate(
@@ -219,7 +220,7 @@ def layer_errors(errors: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
         ax.hlines(height[rows], verdicts["MAE"][rows], verdicts["plain"][rows], color=color)
         ax.plot(ordered["MAE"][rows], height[rows], "o", color=color, label=label, markersize=6)
     for y, ratio in zip(height, verdicts["ratio"], strict=True):
-        text = f"{round(100 * (ratio - 1)):+d} %"
+        text = f"{round(100 * (ratio - 1)):+d} %" if np.isfinite(ratio) else "fill is exact"
         ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
     ax.annotate("network vs.\nbest plain fill", (1.01, 1.0), xycoords="axes fraction", fontsize=7)
     ax.set_yticks(height, [plots.readable(name) for name in ordered.index], fontsize=8)

@@ -31,11 +31,14 @@ def facts(layer: Layer, path: Path, what: str) -> dict:
     OSError
         If the file cannot be read.
     ValueError
-        If it lacks the band or variable, or its coordinates are not evenly spaced.
+        If it lacks the band or variable, the variable is of text, or its coordinates are not evenly
+        spaced.
     """
     with _opened(path) as data:
         array = data[_variable(data, layer.variable, what)]
         _select(array, layer.band, what)
+        if array.dtype.kind not in "biufmM":
+            raise ValueError(f"{what}: variable {array.name!r} holds text; it must hold numbers")
         x, y = _axes(array)
         crs = _crs_of_grid(data, array)
         if crs is None and layer.crs is None and _is_in_degrees(array[x]):

@@ -67,6 +67,12 @@ targets:                        # what is sought; the first is the default
   MVT:
     types: [MVT]                # values of the type column; leave out to take all deposits
     radius: 1500                # cells as near as this (m) to a deposit count as positive
+
+# backbone:                     # a network pretrained elsewhere, instead of one of your own
+#   folder: backbone            # of notebook 02 of another study (processed/.../backbones/final_0)
+#   layers:                     # its layers that are called otherwise here; null: you have none
+#     gravity: bouguer
+#     magnetics: null
 """
 
 _README = """\
@@ -120,7 +126,8 @@ def create(name: str, where: Path) -> Created:
         Begins with a letter; letters, digits and underscores.
     where : Path
         Inside the compendium, the study is one of its own (`data/studies/<name>.yaml`, data in
-        `data/raw/<name>`); elsewhere, all goes to `<where>/<name>`, data to `data` in it.
+        `data/raw/<name>`); elsewhere, and among its artefacts, all goes to `<where>/<name>`, data
+        to `data` in it.
 
     Returns
     -------
@@ -139,7 +146,8 @@ def create(name: str, where: Path) -> Created:
             "underscores only, e.g. my_region"
         )
     home, where = artefacts.home(), where.resolve()
-    ours = where.is_relative_to(home)
+    # what lies among artefacts is no part of the compendium
+    ours = where.is_relative_to(home) and not where.is_relative_to(_artefacts(name))
     study = home / "data" / "studies" / f"{name}.yaml" if ours else where / name / f"{name}.yaml"
     data = home / "data" / "raw" / name if ours else where / name / "data"
     for place in (study, data):
@@ -150,10 +158,20 @@ def create(name: str, where: Path) -> Created:
     words = {key: path.relative_to(base).as_posix() for key, path in files.items()}
     words |= {"name": name, "data": data.relative_to(base).as_posix()}
     words |= {"call": name if ours else words["study"], "folder": "" if ours else "\nfolder: data"}
-    _write(files["readme"], _README.format(**words))
-    _write(files["parameters"], _PARAMETERS.format(**words) + parameters())
-    _write(study, _STUDY.format(**words))
+    texts = {"readme": _README.format(**words), "study": _STUDY.format(**words)}
+    texts["parameters"] = _PARAMETERS.format(**words) + parameters()
+    try:
+        for key, text in texts.items():
+            _write(files[key], text)
+    except BaseException:  # half of a study would be in the way of the next try
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        raise
     return Created(**files, call=words["call"])
+
+
+def _artefacts(name: str) -> Path:
+    return artefacts.processed(name).parent.resolve()
 
 
 def parameters() -> str:

@@ -159,9 +159,8 @@ def check_shuffled(mean: pd.DataFrame, bands: pd.DataFrame | None = None) -> lis
     Their AUC should be 0.5. The interval over deposits is too narrow to ask for that: a model of
     nothing still draws smooth patches, and all deposits of a cluster lie in the same one, so that
     they hit or miss together (on the demo, AUC of a logistic regression varies over shuffles by
-    about twice what the interval says). A forest spreads its likelihoods more where it saw few
-    cells of the kind, so that deposits on unusual or on common ground rank off the middle under any
-    shuffle. The band of shifted labels, which keeps clusters and map, knows both.
+    about twice what the interval says). The band of shifted labels, which keeps clusters and map,
+    knows that.
 
     Parameters
     ----------

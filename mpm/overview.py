@@ -12,7 +12,7 @@ HEADLINE = {
     "average_precision": "average precision",
     "capture_05": "capture at 5 % of area",
 }
-SPLITS = ("blocks", "region", "latitude", "random")
+SPLITS = ("blocks", "latitude", "district", "region", "random")
 
 
 def missing(study: Study, target: str, *, seed: int) -> str:

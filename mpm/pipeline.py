@@ -88,6 +88,7 @@ def run_steps(setup: Study, chosen: list[Step], *, force: bool = False) -> RunRe
     print("inputs ...", flush=True)
     print(f"{'inputs':<24}{len(fetch.fetch(setup)):5d} files", flush=True)
     seeds = [step.parameters["seed"] for step in chosen if "seed" in step.parameters]
+    record.manifest(setup)  # what is wrong with it is said before anything runs
     known = [path.stem for path in steps.notebooks()]
     made = record.begin(setup, known, seeds[0] if seeds else None)
     planned = freshness.plan(chosen, setup, made, force=force)
@@ -185,7 +186,7 @@ def _collect_figures(setup: Study, step: Step, before: dict[Path, int]) -> list[
     others = {path.name for path in steps.notebooks()} - {step.source.name}
     kept = [
         entry
-        for entry in (artefacts.read_json(manifest) if manifest.exists() else [])
+        for entry in record.manifest(setup)
         if entry["notebook"] in others and (setup.figures / entry["figure"]).exists()
     ]
     fresh = [

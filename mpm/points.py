@@ -85,6 +85,9 @@ def place(
         bounds = (*given.min(axis=0), *given.max(axis=0))
         check_place(bounds, known, f"{what}: {path}", cells)
     if known.is_geographic:
+        _refuse(
+            in_metres, table, f"{what}: {path}", f"{x!r} or {y!r} is not in degrees; correct it"
+        )
         why = f"{y!r} is no latitude; exchange x and y, or correct the CRS, {known.name}"
         _refuse(np.abs(given[:, 1]) > 90, table, f"{what}: {path}", why)
     to_grid = pyproj.Transformer.from_crs(known, cells.rio.crs, always_xy=True)

@@ -4,19 +4,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
-from mpm import __version__, datacube, mae
+from mpm import __version__, adapted, datacube, mae, transfer
 from mpm.devices import device_of, fabric_on
 from mpm.folds import Fold, make_fold, read_settings, write_settings
-from mpm.splits import SplitSettings, auto_block_km, dead_cells
+from mpm.splits import SplitSettings, auto_block_km, cell_km, dead_cells
 from mpm.study import Study
-from mpm.training import PRETRAIN_PRESETS, PretrainSettings, pretrain
+from mpm.training import PRETRAIN_PRESETS, PretrainSettings, held_out_loss, pretrain
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -65,6 +65,46 @@ def split_settings(
     )
 
 
+def recipe(
+    study: Study, cubes: dict[str, xr.Dataset], *, preset: str, steps: int = 0
+) -> tuple[mae.MAEConfig, PretrainSettings]:
+    """Choose what is pretrained, and how.
+
+    Parameters
+    ----------
+    study : Study
+    cubes : dict of Dataset
+        By region.
+    preset : {"demo", "paper"}
+    steps : int
+        Training steps a backbone. 0: the preset's, or none where the study names a backbone that
+        was pretrained elsewhere, which is then taken as it is.
+
+    Returns
+    -------
+    config : MAEConfig
+    settings : PretrainSettings
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset, or the study's backbone takes windows of another size.
+    FileNotFoundError, ValueError
+        As `transfer.borrow`.
+    """
+    first = next(iter(cubes.values()))
+    config, settings = mae.preset(preset, first.sizes["layer"]), PRETRAIN_PRESETS[preset]
+    if study.backbone is None:
+        return config, replace(settings, steps=steps or settings.steps)
+    borrowed = adapted.config_of(transfer.borrow(study, first))
+    if borrowed.window != config.window:
+        raise ValueError(
+            f"{study.path}: backbone {study.backbone_folder} takes windows of {borrowed.window} "
+            f"cells, preset {preset!r} has {config.window}; take the preset that it was made with"
+        )
+    return borrowed, replace(settings, steps=steps)
+
+
 def pretrain_fold(
     study: Study,
     cubes: dict[str, xr.Dataset],
@@ -81,6 +121,9 @@ def pretrain_fold(
 ) -> tuple[Fold, pd.DataFrame]:
     """Pretrain a fold's backbone on its training cells, and save it.
 
+    If the study names a backbone that was pretrained elsewhere, that is saved for the study's
+    layers, after as many steps more as `settings` say, none of them as a rule.
+
     While it trains, a checkpoint lies beside the backbone's folder: after a crash the same call
     goes on from there.
 
@@ -93,7 +136,7 @@ def pretrain_fold(
     kind, number
         Name of the split and number of the fold.
     config, settings
-        What is trained, and how.
+        What is trained, and how, as of `recipe`.
     seed : int
     preset : str
         What to call `config` and `settings` in the backbone's facts.
@@ -104,29 +147,39 @@ def pretrain_fold(
     -------
     fold : Fold
     history : DataFrame
-        step, loss, held_out (on validation and test cells).
+        step, loss, held_out (on validation and test cells). Of a backbone from elsewhere that did
+        not learn on, one row without a loss.
     """
     fabric = fabric or fabric_on(device)
-    fold = make_fold(cubes, kind, number, split, config.window, targets=list(study.targets))
-    held_out = np.concatenate([fold.validation, fold.test])
+    own = {"study": study.name, "split": kind, "fold": number, "seed": seed, "preset": preset}
+    parts: dict[str, Any] = {"settings": split, "window": config.window}
+    parts["targets"] = list(study.targets)
+    fold, start = make_fold(cubes, kind, number, **parts), None
+    if study.backbone is not None:
+        borrowed = transfer.borrow(study, next(iter(cubes.values())))
+        start, scaling = adapted.network(borrowed), adapted.scaling_of(borrowed, fold.scaling)
+        fold = make_fold(cubes, kind, number, **parts, scaling=scaling)
+        own["backbone"] = transfer.facts_of(study, borrowed)
     folder = mae.backbone_path(study, kind, number)
-    model, history = pretrain(
-        config,
-        fold.windows,
-        fold.train,
-        held_out,
-        settings,
-        seed=seed,
-        fabric=fabric,
-        label=f"{kind} {number}",
-        checkpoint=folder.with_suffix(".safetensors"),
-    )
+    way = {"seed": seed, "fabric": fabric, "label": f"{kind} {number}", "start": start}
+    checkpoint = folder.with_suffix(".safetensors")
+    model, history = _learn(config, fold, settings, checkpoint=checkpoint, **way)
     if fabric.is_global_zero:
-        own = {"study": study.name, "split": kind, "fold": number, "seed": seed, "preset": preset}
         layers = next(iter(cubes.values()))["layer"].values.tolist()
         mae.save(model, folder, layers=layers, scaling=fold.scaling, facts=own | facts(cubes))
     fabric.barrier()
     return fold, history
+
+
+def _learn(
+    config: mae.MAEConfig, fold: Fold, settings: PretrainSettings, **way: Any
+) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
+    """Pretrain on a fold's training windows; what is there at the start stays without steps."""
+    held_out, start = np.concatenate([fold.validation, fold.test]), way["start"]
+    if start is not None and not settings.steps:
+        loss = held_out_loss(start, fold.windows, held_out)
+        return start, pd.DataFrame([[0, np.nan, loss]], columns=["step", "loss", "held_out"])
+    return pretrain(config, fold.windows, fold.train, held_out, settings, **way)
 
 
 def facts(cubes: dict[str, xr.Dataset]) -> dict:
@@ -135,11 +188,13 @@ def facts(cubes: dict[str, xr.Dataset]) -> dict:
     Returns
     -------
     dict
-        units: of each layer; checksums: of each region's and layer's file; versions: of packages.
+        units: of each layer; checksums: of each region's and layer's file; resolution: of each
+        region's cells (m); versions: of packages.
     """
     first = next(iter(cubes.values()))
     packages = {name: version(name) for name in ("torch", "timm", "lightning", "numpy")}
     return {
+        "resolution": {region: round(1000 * cell_km(cube), 6) for region, cube in cubes.items()},
         "units": _by_layer(first, "units"),
         "checksums": {region: _by_layer(cube, "checksum") for region, cube in cubes.items()},
         "versions": {"mpm": __version__} | packages,
@@ -174,22 +229,25 @@ def pretrain_study(
         Of that split; all by default.
     seed : int
     steps : int
-        Training steps a backbone; 0: the preset's.
+        As of `recipe`.
     device, devices, nodes
         As of `devices.fabric_on`.
 
     Raises
     ------
     ValueError
-        If there is no such preset, split or fold, or if some backbones are asked for and those
-        that are there were made for another division of the cells.
+        If there is no such preset, split, fold or device, steps or seed are negative, or if some
+        backbones are asked for and those that are there were made for another division of the
+        cells.
     FileNotFoundError
         If notebook 01 has not run.
     """
+    if steps < 0 or seed < 0:
+        raise ValueError(
+            f"steps {steps} and seed {seed} must not be negative; 0 steps: the preset's"
+        )
     cubes = datacube.read_cubes(study)
-    config = mae.preset(preset, next(iter(cubes.values())).sizes["layer"])
-    settings = PRETRAIN_PRESETS[preset]
-    settings = replace(settings, steps=steps or settings.steps)
+    config, settings = recipe(study, cubes, preset=preset, steps=steps)
     rules = split_settings(study, cubes, config.window, seed=seed)
     runs = _chosen(rules.runs(), split, fold)
     _check_division(study, rules, preset, whole=runs == rules.runs())
@@ -197,6 +255,7 @@ def pretrain_study(
     if fabric.is_global_zero:
         write_settings(study, rules, preset=preset)
         print(f"{preset} backbones: {fabric.world_size} x {fabric.device.type}", flush=True)
+        print("".join(f"{text}\n" for text in transfer.lines(study, cubes)), end="", flush=True)
     for kind, number in runs:
         started = time.perf_counter()
         what = (study, cubes, rules, kind, number, config, settings)
@@ -208,10 +267,10 @@ def pretrain_study(
 def line(fold: Fold, history: pd.DataFrame, seconds: float) -> str:
     """Say in one line how a fold's pretraining went."""
     loss = history["held_out"].iloc[-1]
-    return (
-        f"{fold.split:>6} {fold.number}: {len(fold.train):6d} training windows, "
-        f"held-out loss {loss:.3f}, {seconds:.0f} s"
-    )
+    how = f"{len(fold.train):6d} training windows"
+    if history["step"].iloc[-1] == 0:
+        how = "not pretrained here, taken as it is"
+    return f"{fold.split:>6} {fold.number}: {how}, held-out loss {loss:.3f}, {seconds:.0f} s"
 
 
 def _chosen(runs: Sequence[tuple[str, int]], split: str, fold: int | None) -> list[tuple[str, int]]:

@@ -75,7 +75,8 @@ def describe(layer: Layer, path: Path) -> Source:
         If the file cannot be read.
     ValueError
         If it has no CRS or one that its coordinates contradict, is rotated, has pixels that are not
-        square (unless in degrees) or rows of uneven spacing, or lacks the band or variable.
+        square (unless in degrees) or rows of uneven spacing, holds complex numbers or text, lacks
+        the band or variable, or is a folder.
     """
     return _described(layer, path, path.stat().st_mtime_ns)
 
@@ -83,6 +84,8 @@ def describe(layer: Layer, path: Path) -> Source:
 @lru_cache(maxsize=512)
 def _described(layer: Layer, path: Path, modified: int) -> Source:
     what = f"layer {layer.name!r}: {path}"
+    if path.is_dir():
+        raise ValueError(f"{what} is a folder; name the file")
     facts = (netcdf.facts if netcdf.engine(path) else _geotiff_facts)(layer, path, what)
     crs, told = facts.pop("crs"), pyproj.CRS(layer.crs) if layer.crs else None
     # longitudes and latitudes of a NetCDF file are WGS 84 only until somebody knows better
@@ -155,6 +158,8 @@ def _geotiff_facts(layer: Layer, path: Path, what: str) -> dict:
             raise ValueError(f"{what} is no NetCDF file; leave `variable` out")
         if layer.band > file.count:
             raise ValueError(f"{what} has no band {layer.band} of {file.count}")
+        if np.dtype(dtype := file.dtypes[layer.band - 1]).kind == "c":
+            raise ValueError(f"{what} holds complex numbers ({dtype}); write its real part first")
         to, rows, columns = file.transform, file.height, file.width
         if (file.crs or layer.crs) and to.is_identity:
             raise ValueError(f"{what} does not say where it lies; georeference it first")

@@ -195,15 +195,16 @@ def verdicts(errors: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Index layer, from the network's greatest gain to its greatest loss; columns `MAE` and
-        `plain` (error), `best plain fill`, `ratio` (MAE / plain) and `worse`
-        (bool, where the ratio is above 1). Layers without a scored cell are left out.
+        `plain` (error), `best plain fill`, `ratio` (MAE / plain, infinite where a plain fill is
+        exact, as on a class that occurs in no window) and `worse` (bool, where the ratio is above
+        1). Layers without a scored cell are left out.
     """
     error = errors["error"].dropna()
     plain = error.drop(columns="MAE")
     table = pd.DataFrame(
         {"MAE": error["MAE"], "plain": plain.min(axis=1), "best plain fill": plain.idxmin(axis=1)}
     )
-    table["ratio"] = table["MAE"] / table["plain"]
+    table["ratio"] = (table["MAE"] / table["plain"]).fillna(1)  # both are exact
     return table.assign(worse=table["ratio"] > 1).sort_values("ratio")
 
 

@@ -63,7 +63,36 @@ def path(setup: Study) -> Path:
 
 def entries(setup: Study) -> dict[str, dict]:
     """Return each notebook's entry of a study's record; none if it was never run."""
-    return artefacts.read_json(path(setup))["notebooks"] if path(setup).exists() else {}
+    place = path(setup)
+    found = artefacts.read_facts(place, "notebooks")["notebooks"] if place.exists() else {}
+    for name, entry in found.items():
+        needed = {"key", "status"}
+        needed |= {"executed", "sha256", "figures"} if entry.get("status") == "done" else set()
+        if lacking := sorted(needed - entry.keys()):
+            raise ValueError(
+                f"{place} lacks {', '.join(lacking)} of notebook {name}: it is damaged or of "
+                "another version of mpm; delete it and run the study again"
+            )
+    return found
+
+
+def manifest(setup: Study) -> list[dict]:
+    """Return the figures of a study's manifest: figure, notebook, sha256; none if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file holds something else; it is named.
+    """
+    place = setup.figures / "manifest.json"
+    found = artefacts.read_json(place) if place.exists() else []
+    keys = {"figure", "notebook", "sha256"}
+    if not all(isinstance(each, dict) and keys <= each.keys() for each in found):
+        raise ValueError(
+            f"{place} is damaged or of another version of mpm: an entry needs "
+            f"{', '.join(sorted(keys))}; delete it and run the study again with --force"
+        )
+    return found
 
 
 def begin(setup: Study, notebooks: list[str], seed: int | None) -> RunRecord:

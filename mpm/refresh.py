@@ -2,23 +2,25 @@
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
 from mpm import artefacts, record
-from mpm.steps import defaults, notebooks
+from mpm.kernel import Watcher, execute
+from mpm.steps import alone, defaults, notebooks
 from mpm.study import load
 
-SCALE = 0.62  # of pictures in committed notebooks
+SCALE = 0.75  # of pictures in committed notebooks: their text stays legible
 
 
 def refresh(study: str = "demo") -> list[Path]:
     """Put the outputs of a study's executed copies into the notebooks they were made from.
 
-    Nothing but outputs and execution counts (1 to n) changes. Pictures are made smaller, see
-    `_smaller`.
+    Notebooks that are no step of a run (`steps.ALONE`) are executed here as they are. Nothing but
+    outputs and execution counts (1 to n) changes. Pictures are made smaller, see `_smaller`.
 
     Parameters
     ----------
@@ -34,6 +36,8 @@ def refresh(study: str = "demo") -> list[Path]:
     ------
     ValueError
         If an executed copy is missing, or was made from other cells or parameters.
+    NotebookFailed
+        If one of those executed here stops with an error.
     """
     setup = load(study)
     made = artefacts.read_json(artefacts.require(record.path(setup), "01 to 06"))["notebooks"]
@@ -46,10 +50,20 @@ def refresh(study: str = "demo") -> list[Path]:
                 f"run `python -m mpm run {study}` without other options first"
             )
         filled[source] = _with_outputs(source, setup.processed / entry["executed"])
+    filled |= {source: _executed(source) for source in alone()}
     for source, notebook in filled.items():
         with artefacts.atomic(source) as fresh:
             nbformat.write(notebook, fresh)
     return list(filled)
+
+
+def _executed(source: Path) -> nbformat.NotebookNode:
+    """Execute a notebook and return it with its outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy, watcher = Path(folder) / source.name, Watcher(source.stem)
+        execute(source, copy, {}, watcher)
+        watcher.report(f"{watcher.seconds:5.0f} s")
+        return _with_outputs(source, copy)
 
 
 def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
@@ -73,7 +87,7 @@ def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
 
 
 def _smaller(png: str) -> str:
-    """Return a PNG at `SCALE` of its size, in 64 colours; both in base64.
+    """Return a PNG at `SCALE` of its size, in 128 colours; both in base64.
 
     A clone keeps every version of the committed notebooks; the figures beside them are whole.
     """
@@ -81,7 +95,6 @@ def _smaller(png: str) -> str:
     picture = picture.resize(
         [round(SCALE * side) for side in picture.size], Image.Resampling.LANCZOS
     )
-    picture = picture.quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with io.BytesIO() as smaller:
-        picture.save(smaller, format="png", optimize=True)
+        artefacts.quantize(picture, 128).save(smaller, format="png", optimize=True)
         return base64.b64encode(smaller.getvalue()).decode() + "\n"

@@ -67,9 +67,9 @@ def read_scores(path: Path) -> pd.DataFrame:
     FileNotFoundError
         If there is none yet.
     ValueError
-        If the file holds other columns.
+        If the file is damaged or holds other columns.
     """
-    table = pd.read_parquet(artefacts.require(path, "05_evaluation"))
+    table = artefacts.read_table(path, "05_evaluation")
     if list(table.columns) != SCORE_COLUMNS:
         raise ValueError(
             f"{path} holds {', '.join(table.columns)} instead of {', '.join(SCORE_COLUMNS)}; "

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from nbformat import ValidationError
 
 from mpm import artefacts
 from mpm.study import Study, studies
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ALONE = ("07_your_own_region",)  # no steps of a study's run: they make a study of their own
 OPTIONS = ("study", "target", "seed", "preset", "device")
 
 
@@ -45,9 +47,10 @@ class Step:
 
 
 def notebooks() -> list[Path]:
-    """Return the numbered notebooks in the order in which they run.
+    """Return the numbered notebooks of a study's run in the order in which they run.
 
-    Number 00, the overview, runs last: it shows what the others made.
+    Number 00, the overview, runs last: it shows what the others made. Those in `ALONE` are left
+    out.
 
     Raises
     ------
@@ -55,10 +58,17 @@ def notebooks() -> list[Path]:
         If there are none.
     """
     folder = artefacts.home() / "notebooks"
-    found = [path for path in folder.glob("[0-9][0-9]_*.ipynb") if "." not in path.stem]
+    numbered = [path for path in folder.glob("[0-9][0-9]_*.ipynb") if "." not in path.stem]
+    found = [path for path in numbered if path.stem not in ALONE]
     if not found:
         raise FileNotFoundError(f"{folder} holds no numbered notebooks; is MPM_HOME right?")
     return sorted(found, key=lambda path: order(path.stem))
+
+
+def alone() -> list[Path]:
+    """Return the notebooks that run by themselves, on a study of their own."""
+    places = [artefacts.home() / "notebooks" / f"{name}.ipynb" for name in ALONE]
+    return [path for path in places if path.exists()]
 
 
 def order(notebook: str) -> tuple[bool, str]:
@@ -159,9 +169,14 @@ def defaults(notebook: Path) -> dict[str, object]:
     Raises
     ------
     ValueError
-        If one is computed.
+        If the file is no notebook, or a parameter is computed.
     """
-    declared = papermill.inspect_notebook(str(notebook))
+    try:
+        declared = papermill.inspect_notebook(str(notebook))
+    except (ValueError, KeyError, ValidationError) as error:
+        raise ValueError(
+            f"{notebook} cannot be read ({error}); restore it, e.g. with `git checkout`"
+        ) from error
     try:
         return {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
     except (ValueError, SyntaxError) as error:

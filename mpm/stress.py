@@ -353,7 +353,7 @@ def keep(study: Study, table: pd.DataFrame) -> None:
     """Put rows of `run` and `block_sides` into the study's table, in place of older ones."""
     place = path(study)
     if place.exists():
-        old = pd.read_parquet(place)
+        old = read(study)
         same = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(table[KEYS]))
         table = pd.concat([old[~same], table], ignore_index=True)
     ordered = table.sort_values(COLUMNS[:-3], kind="stable").reset_index(drop=True)
@@ -368,4 +368,4 @@ def read(study: Study) -> pd.DataFrame:
     FileNotFoundError
         If notebook 05 has not run.
     """
-    return pd.read_parquet(artefacts.require(path(study), "05_evaluation"))
+    return artefacts.read_table(path(study), "05_evaluation")

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,7 +20,7 @@ from pydantic import (
 )
 
 from mpm import artefacts, study_errors
-from mpm.layers import Layer, Strict, derived, read_crs
+from mpm.layers import FileName, Layer, Strict, derived, read_crs
 
 # regions and targets name files
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -49,7 +50,7 @@ class Region(Strict):
     crs: str
     resolution: float = Field(gt=0)
     bounds: tuple[float, float, float, float]
-    area: str | None = None
+    area: FileName | None = None
 
     @field_validator("crs")
     @classmethod
@@ -149,7 +150,7 @@ class Deposits(Strict):
         Of the file; by default the study's, or that of `data/registry.csv`.
     """
 
-    file: str
+    file: FileName
     x: str = "longitude"
     y: str = "latitude"
     crs: str = "EPSG:4326"
@@ -181,6 +182,24 @@ class Target(Strict):
         return known if self.types is None else known[known["type"].isin(self.types)]
 
 
+class Backbone(Strict):
+    """A backbone that was pretrained elsewhere, to be used instead of one of the study's own.
+
+    Attributes
+    ----------
+    folder : str
+        Of a backbone as notebook 02 saves it (`model.json`, `model.safetensors`, `scaling.json`);
+        below the study's data folder, or a full path.
+    layers : dict
+        The backbone's layers, each with the layer of this study that stands for it, or null where
+        there is none. All classes of a layer at once ("rock: lithology"), or one by one
+        ("rock=shale: lithology=mudstone"). Layers of the same name need no entry.
+    """
+
+    folder: str
+    layers: dict[str, str | None] = Field(default_factory=dict)
+
+
 class Study(Strict):
     """A study file, validated.
 
@@ -200,6 +219,7 @@ class Study(Strict):
     layers : tuple of Layer
     deposits : Deposits
     targets : dict of Target
+    backbone : Backbone, optional
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -207,12 +227,13 @@ class Study(Strict):
     description: str = ""
     licence: str = ""
     citation: str = ""
-    folder: str | None = None
+    folder: FileName | None = None
     fetch: Literal["demo", "registry", "none"] = "none"
     regions: dict[Name, Region] = Field(min_length=1)
     layers: tuple[Layer, ...] = Field(min_length=1)
     deposits: Deposits
     targets: dict[Name, Target] = Field(min_length=1)
+    backbone: Backbone | None = None
     path: Path
 
     @field_validator("layers")
@@ -301,6 +322,13 @@ class Study(Strict):
         name = self.regions[region].area
         return None if name is None else self.raw / name.replace("{region}", region)
 
+    @property
+    def backbone_folder(self) -> Path | None:
+        """Folder of the backbone that was pretrained elsewhere, if the study names one."""
+        if self.backbone is None:
+            return None
+        return Path(os.path.normpath(self.raw / self.backbone.folder))
+
     def layer(self, name: str) -> Layer:
         """Return a layer by name.
 
@@ -386,6 +414,22 @@ def load(name_or_path: str) -> Study:
         each entry.
     """
     path = find(name_or_path)
+    content = _read(path)
+    # which the program sets itself
+    lines = ["  path: no such key; leave it out"] if "path" in content else []
+    try:
+        found = Study.model_validate(content | {"path": path})
+    except ValidationError as error:
+        keys = {part: list(model.model_fields) for part, model in _PARTS.items()}
+        lines.insert(0, study_errors.explain(error, content, keys))
+        raise ValueError("\n".join([f"{path} is not a valid study:", *lines])) from error
+    if lines:
+        raise ValueError("\n".join([f"{path} is not a valid study:", *lines]))
+    return found
+
+
+def _read(path: Path) -> dict:
+    """Return the top-level keys of a study file."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
@@ -395,14 +439,13 @@ def load(name_or_path: str) -> Study:
     # ValueError: wrong encoding, or what looks like a date and is none
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is not readable YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path} is not readable YAML: it is nested too deeply; are there brackets too many?"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a study file: it holds no top-level keys")
-    try:
-        return Study.model_validate(content | {"path": path})
-    except ValidationError as error:
-        keys = {part: list(model.model_fields) for part, model in _PARTS.items()}
-        text = study_errors.explain(error, content, keys)
-        raise ValueError(f"{path} is not a valid study:\n{text}") from error
+    return content
 
 
 # what a study holds, and what stands there; "" is the study itself
@@ -412,6 +455,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "layers": Layer,
     "deposits": Deposits,
     "targets": Target,
+    "backbone": Backbone,
 }
 
 

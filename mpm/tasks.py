@@ -96,13 +96,30 @@ class Scorer:
 
 
 def shuffle_labels(task: Task) -> Task:
-    """Deal the labels of training cells to training cells anew, and those of validation cells."""
+    """Deal labels anew among the positive training cells and as many others, and in validation.
+
+    With equal numbers a label and its contrary are alike, so that no ground is favoured and the
+    expected AUC is 0.5 wherever the test deposits lie. Were the few positive labels dealt among all
+    cells, a tree would still call ground of few training cells unlikely, for it seldom got one of
+    them, and deposits on common ground would score above 0.5 (0.56 on the demo, without any leak).
+
+    Returns
+    -------
+    Task
+        Its fold has these training and validation cells only.
+    """
     rng = np.random.default_rng(task.seed)
-    positive, deposit = task.positive.copy(), task.deposit.copy()
-    for part in (task.fold.train, task.fold.validation):
-        dealt = rng.permutation(part)
-        positive[part], deposit[part] = task.positive[dealt], task.deposit[dealt]
-    return replace(task, positive=positive, deposit=deposit)
+    positive, deposit, parts = task.positive.copy(), task.deposit.copy(), {}
+    for part in ("train", "validation"):
+        index = getattr(task.fold, part)
+        known, other = index[task.positive[index]], index[~task.positive[index]]
+        few = rng.choice(other, min(len(known), len(other)), replace=False)
+        kept = np.sort(np.concatenate([known, few]))
+        dealt = rng.permutation(kept)
+        positive[kept], deposit[kept] = task.positive[dealt], task.deposit[dealt]
+        parts[part] = kept
+    fold = replace(task.fold, train=parts["train"], validation=parts["validation"])
+    return replace(task, fold=fold, positive=positive, deposit=deposit)
 
 
 def some(task: Task, part: str, most: int) -> np.ndarray:

@@ -1,20 +1,97 @@
 """Maps of a cube larger than memory: Dask predicts it tile by tile, on one machine or many."""
 
 import threading
+from pathlib import Path
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mpm.classifier import Classifier
+from mpm import artefacts, datacube, fetch, mae, map_files, map_styles
+from mpm.classifier import Classifier, classifier_path, load_classifier
+from mpm.devices import device_of
 from mpm.mapping import predict
 from mpm.scaling import Scaling, apply_scaling
+from mpm.study import Study
 from mpm.windows import make_windows, window_centres
 
 # a process predicts one tile at a time: torch has the cores, and memory holds one tile's windows
 _TURN = threading.Lock()
 MAPS = ("likelihood", "uncertainty")
+
+
+def draw(
+    study: Study,
+    target: str,
+    *,
+    network: Study | None = None,
+    tile: int = 1024,
+    samples: int = 100,
+    seed: int = 7,
+    device: str = "auto",
+) -> list[Path]:
+    """Map every region of a study with a final network, its own or another study's.
+
+    Only notebook 01 need have run on the study, so that a network trained on a region that fits
+    into memory maps a continent, or ground that it never saw. The scaling is the network's own.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+        One of the targets of the network's study.
+    network : Study, optional
+        Where notebooks 02 and 03 have run; the study itself by default.
+    tile : int
+        Cells along a side of what is read at a time, at least.
+    samples, seed
+        As for `mapping.predict`.
+    device : str
+        As for `devices.device_of`.
+
+    Returns
+    -------
+    list of Path
+        Of GeoTIFFs, with style and JSON beside each, in `tiled_maps` of the study's target.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a notebook has not run; it is named.
+    KeyError
+        If the network's study has no such target.
+    ValueError
+        If the study's layers or their units are not those of the network.
+    """
+    network = network or study
+    network.target(target)
+    own = mae.backbone_path(network, "final", 0)
+    folder = classifier_path(network, target, "final", 0)
+    classifier = load_classifier(folder).classifier
+    facts: dict[str, object] = {"study": study.name, "target": target, "network": network.name}
+    facts |= {"split": "final", "seed": seed, "samples": samples}
+    facts |= {"inputs": fetch.input_checksums(study)}
+    facts |= {"model": [artefacts.sha256(folder / "model.safetensors")]}
+    place, drawn = str(device_of(device)), {}
+    out = study.processed / target / "tiled_maps"
+    for region in study.regions:
+        cube = datacube.read(datacube.path(study, region), chunks=tile)
+        planes = {name: cube[name].values.tolist() for name in ("layer", "units")}
+        _, scaling, _ = mae.load(own, layers=planes["layer"], units=planes["units"])
+        made = predict_tiled(classifier, cube, scaling, samples=samples, seed=seed, device=place)
+        datacube.write(made, out / f"prediction_{region}.zarr")
+        drawn[region] = datacube.read(out / f"prediction_{region}.zarr")
+    return [
+        _write(maps[name], out / f"{name}_{region}.tif", facts, map_styles.limits(name, drawn))
+        for region, maps in drawn.items()
+        for name in MAPS
+    ]
+
+
+def _write(plane: xr.DataArray, place: Path, facts: dict, limits: tuple[float, float]) -> Path:
+    map_files.write_map(plane, place, {"calibration": map_files.NOT_CHECKED} | facts, limits)
+    return place
 
 
 def predict_tiled(

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from mpm import artefacts, mae
+from mpm.bars import tqdm
 from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
 from mpm.devices import check_same, fabric_on, set_up
 from mpm.masking import Mask
@@ -61,6 +61,7 @@ def pretrain(
     label: str = "pretraining",
     checkpoint: Path | None = None,
     minutes: float = 5,
+    start: mae.MaskedAutoencoder | None = None,
 ) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
     """Train a masked autoencoder on unlabeled windows.
 
@@ -87,6 +88,8 @@ def pretrain(
         processes must all see it.
     minutes : float
         Between two checkpoints.
+    start : MaskedAutoencoder, optional
+        Of the same `config`: its weights go on learning, instead of new ones of `seed`.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def pretrain(
             "processes: raise `batch` or use fewer devices"
         )
     give_memory_back()
-    progress = _start(config, settings, seed, fabric)
+    progress = _start(config, settings, seed, fabric, start)
     mark = {"seed": seed} | asdict(config) | asdict(settings)
     if checkpoint is not None:
         mark |= fingerprint_of(progress.model, fabric, windows, train, held_out)
@@ -133,9 +136,16 @@ def pretrain(
 
 
 def _start(
-    config: mae.MAEConfig, settings: PretrainSettings, seed: int, fabric: "Fabric"
+    config: mae.MAEConfig,
+    settings: PretrainSettings,
+    seed: int,
+    fabric: "Fabric",
+    start: mae.MaskedAutoencoder | None,
 ) -> Progress:
-    model = mae.build(config, seed).to(fabric.device).train()
+    model = mae.build(config, seed)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    model = model.to(fabric.device).train()
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=settings.rate,

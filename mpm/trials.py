@@ -16,12 +16,12 @@ import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from mpm import artefacts, datacube, made_of, mae, mapping, methods
+from mpm.bars import tqdm
 from mpm.checkpoints import digest
-from mpm.folds import Fold, labels, make_fold
-from mpm.memory import give_memory_back
+from mpm.folds import Fold, labels, make_fold, open_fold
+from mpm.memory import give_memory_back, processes_that_fit
 from mpm.methods import NEEDS_BACKBONE, Task
 from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings, make_split
@@ -92,7 +92,8 @@ def run(
     split_settings, preset, seed, device, fit
         As for `Bench`.
     processes : int
-        How many folds run at a time, each on one thread; the results do not depend on it.
+        How many folds run at a time, each on one thread, or fewer where memory is short; the
+        results do not depend on it.
 
     Returns
     -------
@@ -232,7 +233,7 @@ def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: s
     label : str
         Of the line.
     """
-    processes = min(processes, len(jobs))
+    processes = min(processes_that_fit(processes), len(jobs))
     if processes > 1:
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
             # a job at a time: the next one goes to the process that is free first
@@ -290,12 +291,14 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
         targets, window = list(bench.study.targets), bench.window(cubes)
         fold = make_fold(cubes, split, number, bench.settings, window, targets=targets)
     positive, deposit = labels(cubes, fold.windows, bench.target)
-    backbone = _backbone(bench, first, fold) if any(map(_on_backbone, names)) else None
+    backbone, seen = None, fold
+    if any(map(_on_backbone, names)):
+        backbone, seen = _backbone(bench, cubes, fold)
     for name in names:
         yield (
             name,
             Task(
-                fold,
+                seen if _on_backbone(name) else fold,
                 positive,
                 deposit,
                 tuple(first["layer"].values.tolist()),
@@ -308,9 +311,18 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
         )
 
 
-def _backbone(bench: Bench, cube: xr.Dataset, fold: Fold) -> mae.MaskedAutoencoder:
-    """The fold's backbone, if what it knows comes from the fold's training cells."""
+def _backbone(
+    bench: Bench, cubes: dict[str, xr.Dataset], fold: Fold
+) -> tuple[mae.MaskedAutoencoder, Fold]:
+    """The fold's backbone, if it comes from the fold's training cells, and the fold as it sees it.
+
+    One that was pretrained elsewhere sees the same cells, by its own scaling.
+    """
     folder = mae.backbone_path(bench.study, fold.split, fold.number)
+    if bench.study.backbone is not None:
+        seen, model = open_fold(bench.study, cubes, fold.split, fold.number, bench.settings)
+        return model, seen
+    cube = next(iter(cubes.values()))
     layers, units = cube["layer"].values.tolist(), cube["units"].values.tolist()
     model, scaling, _ = mae.load(folder, layers=layers, units=units)
     own, known = (
@@ -321,7 +333,7 @@ def _backbone(bench: Bench, cube: xr.Dataset, fold: Fold) -> mae.MaskedAutoencod
             f"backbone {folder} was pretrained on other windows or cells than fold {fold.number} "
             f"of split {fold.split} trains on; run notebook 02_mae_pretraining again"
         )
-    return model
+    return model, fold
 
 
 def _on_backbone(name: str) -> bool:

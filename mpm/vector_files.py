@@ -255,7 +255,7 @@ def _content(place: Path, path: Path, what: str) -> dict:
     info = pyogrio.read_info(place, layer=layers[0], force_total_bounds=True)
     if info["crs"] is None:
         raise ValueError(f"{what}: {path} has no CRS; add a .prj or set it in a GIS")
-    if info["total_bounds"] is None:
+    if info["total_bounds"] is None or info["features"] == 0:  # bounds of an empty shapefile are 0
         raise ValueError(f"{what}: {path} holds no feature with a geometry")
     if path.suffix.lower() == ".fgb" and pyogrio.read_dataframe(place, max_features=1).empty:
         raise DataSourceError("it is cut short")  # GDAL takes one without its end for empty

@@ -85,8 +85,8 @@ def compare(setup: Study, folder: Path, *, tolerance: float = TOLERANCE) -> list
     folder : Path
         Holds `processed/<study>` and `figures/<study>` of the other run.
     tolerance : float
-        Numbers a, b agree if |a - b| <= tolerance (1 + |a|); pictures if their pixels, from 0 to 1,
-        differ by no more on average.
+        Numbers a, b agree if `|a - b| <= tolerance (1 + |a|)`; pictures if their pixels, from 0 to
+        1, differ by no more on average.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def compare(setup: Study, folder: Path, *, tolerance: float = TOLERANCE) -> list
     figures, made = folder / "figures" / setup.name, folder / "processed" / setup.name
     if not figures.is_dir():
         raise FileNotFoundError(f"{folder} holds no figures/{setup.name}; is it a folder of a run?")
-    sums = {each["figure"]: each["sha256"] for each in artefacts.read_json(manifest)}
+    sums = {each["figure"]: each["sha256"] for each in record.manifest(setup)}
     others = {path.name for path in figures.glob("*.png")}
     verdicts = [
         _figure(name, sums.get(name), setup.figures / name, figures / name, tolerance)
@@ -154,7 +154,12 @@ def _figure(
         return Verdict(file, SAME)
     if not recorded.exists():
         return Verdict(file, CHANGED, "the recorded picture is gone")
-    one, other = (np.asarray(Image.open(path).convert("RGB"), float) for path in (recorded, again))
+    try:
+        one, other = (
+            np.asarray(Image.open(path).convert("RGB"), float) for path in (recorded, again)
+        )
+    except OSError as error:
+        return Verdict(file, CHANGED, f"cannot be compared: {error}")
     if one.shape != other.shape:
         sizes = [f"{each.shape[1]} x {each.shape[0]}" for each in (one, other)]
         return Verdict(file, CHANGED, f"{sizes[0]} pixels became {sizes[1]}")
@@ -170,7 +175,10 @@ def _table(name: str, recorded: Path, again: Path, tolerance: float) -> Verdict:
         return Verdict(name, NEW, "not in the record")
     if artefacts.sha256(recorded) == artefacts.sha256(again):
         return Verdict(name, SAME)
-    one, other = _read(recorded), _read(again)
+    try:
+        one, other = _read(recorded), _read(again)
+    except (ValueError, OSError) as error:
+        return Verdict(name, CHANGED, f"cannot be compared: {error}")
     if list(one) != list(other) or len(one) != len(other):
         shapes = " became ".join(f"{len(each)} rows x {each.shape[1]}" for each in (one, other))
         return Verdict(name, CHANGED, shapes)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mpm import artefacts
+from mpm.bars import tqdm
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,17 @@ def mirror():
     if not folder:
         pytest.skip("MPM_MIRROR is not set: no copies of the public files to test on")
     return Path(folder).resolve()
+
+
+def pytest_terminal_summary(terminalreporter):
+    "Tabulate bad inputs, of the tests that passed, before the closing line"
+    rows = [
+        row
+        for report in terminalreporter.stats.get("passed", [])
+        for name, row in getattr(report, "user_properties", [])
+        if name == "bad input"
+    ]
+    if rows:
+        terminalreporter.section(f"{len(rows)} bad inputs: group, what was wrong, message")
+        for row in sorted(rows):
+            terminalreporter.write_line(row)

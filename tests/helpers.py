@@ -150,6 +150,7 @@ def toy_study(tmp_path, monkeypatch, cubes) -> SimpleNamespace:
         regions=dict.fromkeys(cubes),
         targets={"MVT": None},
         target=lambda _: SimpleNamespace(radius=500.0),
+        backbone=None,
     )
 
 
@@ -160,7 +161,7 @@ def written_study(tmp_path, monkeypatch) -> SimpleNamespace:
     size = {name: value for name, value in asdict(tiny()).items() if name != "layers"}
     monkeypatch.setitem(mae.PRESETS, "demo", size)
     study = SimpleNamespace(
-        name="toy", processed=tmp_path, regions={"one": None}, targets={"MVT": None}
+        name="toy", processed=tmp_path, regions={"one": None}, targets={"MVT": None}, backbone=None
     )
     planes = {"origin": ("layer", ["magnetics", "gravity"]), "group": ("layer", ["a", "b"])}
     datacube.write(toy_cube(1).assign_coords(planes), datacube.path(study, "one"))

@@ -590,6 +590,18 @@ def test_check_remarks_on_what_looks_odd(tmp_path):
     assert deposits == ("deposits in here: 2 MVT; 1 lie outside (3); 1 repeat another (1)")
 
 
+def test_check_remarks_on_deposits_just_outside(tmp_path):
+    "Their neighbourhood would reach inside, but they make no cell positive"
+    study = make_study(tmp_path, {"file": "thing.tif"})
+    study = study.model_copy(update={"targets": {"MVT": study.targets["MVT"].model_copy(
+        update={"radius": 1500.0})}})  # fmt: skip
+    write_tif(study.raw / "thing.tif", ONES)
+    write_deposits(study, [(2, 2), (2, 6), (9, 9)])
+    (found,) = align.remarks(study, align.check(study))
+    assert found.startswith("deposits in here: 1 MVT; 2 lie outside (1, 2); 1 of those outside lie")
+    assert "make no cell inside positive (1); widen `bounds`" in found
+
+
 def test_deposits_are_read_once_to_check_and_remark(tmp_path, monkeypatch):
     study, asked, reads = make_study(tmp_path), [], align.read_deposits
     write_tif(study.raw / "thing.tif", ONES)

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import writers
+from matplotlib import colormaps
+from PIL import Image
 
 from mpm import artefacts
 
@@ -320,6 +322,21 @@ def test_a_missing_artefact_names_its_notebook(tmp_path):
     assert artefacts.require(there, "01_data_preparation") == there
     with pytest.raises(FileNotFoundError, match="run notebook 02_mae_pretraining"):
         artefacts.require(tmp_path / "backbone.safetensors", "02_mae_pretraining")
+
+
+def test_few_colours_keep_pale_ones_apart():
+    "Grey of missing cells stays grey and no class of a map takes its colour, beside other maps"
+    pale = {"missing": (230, 230, 230), "carbonate": (247, 220, 222), "sand": (220, 228, 247)}
+    drawn = np.full((60, 90, 3), 255, "uint8")
+    for column, colour in enumerate(pale.values()):
+        drawn[:40, 30 * column : 30 * column + 30] = colour
+    for row, white in enumerate(np.linspace(0, 0.9, 20)):  # soft edges of a map below
+        drawn[40 + row] = 255 * (
+            white + (1 - white) * colormaps["viridis"](np.arange(90) / 90)[:, :3]
+        )
+    seen = np.asarray(artefacts.quantize(Image.fromarray(drawn), 64).convert("RGB"))
+    for column, colour in enumerate(pale.values()):
+        assert np.abs(seen[20, 30 * column + 15].astype(int) - colour).max() <= 2
 
 
 def test_sha256_is_the_usual_one(tmp_path):

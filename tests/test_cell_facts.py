@@ -95,12 +95,19 @@ def test_alike_deposits_see_other_ground(setting):
     assert parts[0] | parts[1] == {"lab depth", "faults", "rock"} and not parts[0] & parts[1]
 
 
-def test_misses_are_the_lowest_of_the_best_cells(setting):
-    "A's better cell is column 6; likelihood grows with the column, so A ranks below B and C"
-    found = cell_facts.misses(setting, count=2)
-    assert found["name"].tolist() == ["A", "B"]
-    assert found["centre"].iloc[0] == centre_of(setting, 5, 6)
-    assert found["top"].is_monotonic_decreasing
+def test_misses_are_the_lowest_of_the_best_cells_while_held_out(setting):
+    """A is tested in a fold of 4 cells, where its better cell is third; B and C come first"""
+    rows = [("0", 5, 5, 0.1), ("0", 5, 6, 0.4), ("0", 9, 9, 0.6), ("0", 9, 8, 0.5)]
+    rows += [("1", 5, 8, 0.3), ("1", 16, 16, 0.2), ("1", 9, 7, 0.2), ("1", 9, 6, 0.1)]
+    rows = pd.DataFrame(rows, columns=["fold", "row", "col", "likelihood"]).assign(region=0)
+    found = cell_facts.misses(setting, rows, count=2)
+    assert found["name"].tolist() == ["A", "C"]
+    assert found["held_out"].tolist() == [0.75, 0.75], "of equal scores all count as high"
+    assert found["centre"].tolist() == [centre_of(setting, 5, 6), centre_of(setting, 16, 16)]
+    assert found["likelihood"].tolist() == setting.likelihood[found["centre"]].tolist()
+    assert 0 < found["top"].iloc[1] < found["top"].iloc[0] < 1
+    none = rows[rows["row"] != 5]
+    assert cell_facts.misses(setting, none)["name"].tolist() == ["C"], "others were never tested"
 
 
 def test_new_ground_is_far_from_deposits_and_from_itself(setting):

@@ -22,6 +22,7 @@ from mpm import (
     pretraining,
     status,
     study,
+    tiled_maps,
     verify,
 )
 from mpm.kernel import NotebookFailed
@@ -312,6 +313,25 @@ def test_datacube_build_refuses_a_label(tmp_path, capsys):
     assert cli.main(words) == 2
     assert capsys.readouterr().err.startswith("error: Label_MVT is a label or made from one")
     assert not (tmp_path / "out").exists()
+
+
+def test_map_asks_for_the_tiles_of_a_region(monkeypatch, capsys):
+    """With the network of another study, whose first target is predicted"""
+    calls = []
+
+    def draw(study, target, *, network, **options):
+        calls.append((study.name, target, network.name, options))
+        return [Path.cwd() / "likelihood.tif"]
+
+    monkeypatch.setattr(tiled_maps, "draw", draw)
+    assert cli.main(["map", "znpb", "--network", "demo", "--tile", "64", "--seed", "3"]) == 0
+    assert cli.main(["map", "demo", "--target", "CD"]) == 0
+    defaults = {"tile": 1024, "samples": 100, "seed": 7, "device": "auto"}
+    assert calls == [
+        ("znpb", "MVT", "demo", defaults | {"tile": 64, "seed": 3}),
+        ("demo", "CD", "demo", defaults),
+    ]
+    assert capsys.readouterr().out.splitlines() == ["likelihood.tif"] * 2
 
 
 def test_explain_asks_for_a_page(demo, monkeypatch, capsys):

@@ -89,6 +89,14 @@ def test_points_outside_are_dropped_counted_and_the_rest_renumbered(tmp_path):
     assert found.attrs["dropped"] == 4 and found.attrs["dropped_names"] == ["a", "b", "d", "e"]
 
 
+def test_points_from_which_a_radius_reaches_inside_are_told(tmp_path):
+    "900 m west of the grid, of a target 1 km wide: b; a lies too far, c is of another type"
+    study = make_study(tmp_path, {"MVT": {"types": ["MVT"], "radius": 1000}}, **TYPED)
+    places_ = [(2, -1.6), (2, -1.4), (2, -1.4), (2, 0)]  # of 0.5 is the centre of the first cell
+    found = read(study, rows(places_, kind=["MVT", "MVT", "CD", "MVT"], who=list("abcd")))
+    assert found["name"].tolist() == ["d"] and found.attrs["beside_names"] == ["b"]
+
+
 def test_table_of_no_deposits_is_empty(tmp_path):
     "Headings alone are a region without known deposits"
     found = read(make_study(tmp_path), "x,y\n")

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pyproj
 import pytest
-from helpers import NORTH, STEP, WEST, write_tif
+from helpers import NORTH, STEP, WEST, tiny, toy_cube, write_tif
 
-from mpm import datacube, doctor, labels
+from mpm import __main__ as cli
+from mpm import datacube, doctor, labels, mae
+from mpm.scaling import fit_scaling
 from mpm.study import load
 
 SIZE = 40  # cells of 1 km along a side
@@ -94,6 +96,27 @@ def test_a_sound_study_gets_numbers_only(toy):
     lines = doctor.notes(sound, folds=3)
     assert [line.split()[0] for line in lines] == ["licences:", "MVT:", "MVT:"]
     assert "about 4 in each of 3 folds" in lines[1]
+
+
+def lend(folder, units):
+    """Save a tiny backbone of gravity, and of magnetics, which the study lacks."""
+    cube = toy_cube(1).assign_coords(layer=["gravity", "magnetics"])
+    scaling = fit_scaling([cube], [cube["valid"].values])
+    facts = {"units": units, "resolution": {"there": 1500.0}}
+    mae.save(mae.build(tiny(), 0), folder, layers=list(units), scaling=scaling, facts=facts)
+
+
+def test_a_backbone_from_elsewhere_is_laid_against_the_layers(toy, capsys):
+    "What it uses, misses and ignores is noted; one that does not suit is an error of `mpm check`"
+    toy.path.write_text(STUDY + "backbone: {folder: lent, layers: {magnetics: null}}\n")
+    lend(toy.raw / "lent", {"gravity": "mGal", "magnetics": "nT"})
+    lines = doctor.notes(load(str(toy.path)))
+    assert about(lines, "backbone lent, pretrained elsewhere: uses gravity")
+    assert about(lines, "missing everywhere for the backbone: magnetics")
+    assert about(lines, "ignored by the backbone", "gravity_again, drill_holes, survey")
+    lend(toy.raw / "lent", {"gravity": "gu", "magnetics": "nT"})
+    assert cli.main(["check", str(toy.path)]) == 2
+    assert "layer 'gravity' is in 'mGal', the backbone learned" in capsys.readouterr().err
 
 
 def test_large_regions_are_looked_at_on_coarser_cells(toy, monkeypatch):

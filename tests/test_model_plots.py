@@ -89,6 +89,16 @@ def test_loss_curves_show_what_was_recorded():
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] <= 0.2
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_backbone_that_was_not_trained_is_a_dot():
+    "One held-out loss and no training loss: nothing to draw a line through, and no warning"
+    history = pd.DataFrame({"step": [0], "loss": [np.nan], "held_out": [1.1]})
+    fig = model_plots.loss_curves({"blocks 0": history, "final 0": history})
+    fig.canvas.draw()
+    (line, _) = fig.axes[1].lines
+    assert line.get_marker() == "o" and line.get_ydata().tolist() == [1.1]
+
+
 def test_learning_curves_mark_the_step_that_was_kept():
     "The dot is at the best average precision"
     history = pd.DataFrame(
@@ -182,4 +192,6 @@ def test_layer_errors_say_where_a_plain_fill_is_better():
     better, worse = (line for line in ax.lines if line.get_label().startswith("network"))
     assert better.get_color() != worse.get_color()
     assert texts(ax)[:2] == ["-50 %", "+50 %"]
+    exact = verdicts.assign(ratio=[0.5, np.inf])
+    assert texts(*model_plots.layer_errors(table, exact).axes)[1] == "fill is exact"
     assert ax.get_xlim()[0] == 0 and ax.get_ylim() == (1.5, -0.5)

@@ -8,7 +8,7 @@ from helpers import write_shapes, write_tif
 from shapely.geometry import LineString, box
 
 from mpm import __main__ as cli
-from mpm import new_study, steps
+from mpm import artefacts, new_study, steps
 from mpm.study import load, studies
 
 
@@ -56,6 +56,27 @@ def test_inside_the_compendium_it_is_one_of_its_studies(tmp_path, monkeypatch):
     assert "mpm check mine " in made.study.read_text()
 
 
+def test_among_the_artefacts_it_is_no_study_of_the_compendium(tmp_path, monkeypatch):
+    "What is ignored by git and made anew stays together, data and all"
+    monkeypatch.setenv("MPM_HOME", str(tmp_path))
+    monkeypatch.delenv("MPM_PROCESSED")
+    monkeypatch.setattr(new_study, "parameters", lambda: "")
+    made = new_study.create("mine", tmp_path / "data" / "processed")
+    assert made.study == tmp_path / "data" / "processed" / "mine" / "mine.yaml"
+    assert load(str(made.study)).raw == made.readme.parent == made.study.parent / "data"
+    assert load(str(made.study)).processed == made.study.parent and studies() == {}
+
+
+def test_the_backbone_of_the_example_is_as_the_study_takes_it(elsewhere):
+    "Without its comment signs the section is valid"
+    made = new_study.create("mine", elsewhere)
+    head, section = made.study.read_text().split("# backbone:")
+    made.study.write_text(head + "backbone:" + section.replace("\n#", "\n"))
+    setup = load(str(made.study))
+    assert setup.backbone.layers == {"gravity": "bouguer", "magnetics": None}
+    assert setup.backbone_folder == setup.raw / "backbone"
+
+
 def test_the_parameters_are_those_of_the_notebooks(elsewhere):
     "Every one, once, with the notebook's own value, but for those that the command line gives"
     written = yaml.safe_load(new_study.parameters())
@@ -85,3 +106,20 @@ def test_nothing_is_overwritten(elsewhere):
     with pytest.raises(FileExistsError, match="data is there already"):
         new_study.create("mine", elsewhere)
     assert not made.study.exists()
+
+
+def test_half_of_a_study_is_taken_away(elsewhere, monkeypatch):
+    "The disk is full at the second file: nothing stays in the way of the next try"
+    real = artefacts.atomic
+
+    def atomic(path):
+        if path.suffix == ".yaml":
+            raise OSError("no space")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefacts, "atomic", atomic)
+        with pytest.raises(OSError, match="no space"):
+            new_study.create("mine", elsewhere)
+    assert not [path for path in elsewhere.rglob("*") if path.is_file()]
+    assert new_study.create("mine", elsewhere).study.exists()

@@ -201,6 +201,17 @@ def test_refresh_changes_nothing_but_outputs(home):
     assert after == before
 
 
+def test_refresh_executes_notebooks_that_stand_alone(home):
+    "No run has made them: their outputs come from here, with their own parameters"
+    pipeline.run("tiny")
+    write_notebook(home, "07_your_own_region", "number = 6", "print(7 * number)")
+    filled = refresh.refresh("tiny")
+    assert [path.stem for path in filled] == ["01_first", "02_second", "07_your_own_region"]
+    cells = nbformat.read(filled[-1], as_version=4).cells
+    assert cells[-1].outputs[0].text == "42\n" and cells[-1].execution_count == 2
+    assert "papermill" not in cells[-1].metadata
+
+
 def test_refresh_refuses_copies_made_with_other_parameters(home):
     "The committed outputs are those of the committed parameters"
     pipeline.run("tiny", settings={"epochs": 3})

@@ -62,6 +62,7 @@ def test_a_backbone_is_that_of_the_fold_and_knows_its_data(study, cubes):
         "fold": 1,
         "seed": 3,
         "preset": "demo",
+        "resolution": {"north": 1000.0, "south": 1000.0},
         "units": {"magnetics": "nT", "gravity": "mGal"},
         "checksums": {
             "north": {"magnetics": "1a", "gravity": "1b"},

@@ -1,6 +1,7 @@
 """Files of the project that must agree: environments, lock, licence, citation, import order."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator, FormatChecker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -17,14 +19,19 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NEEDED = [Requirement(line) for line in PROJECT["dependencies"]]
-TESTING = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+EXTRAS = [Requirement(line) for each in PROJECT["optional-dependencies"].values() for line in each]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "h3": "h3-py"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "matplotlib": "matplotlib-base",
+    "h3": "h3-py",
+    "types-PyYAML": "types-pyyaml",
+}
 CPU_ONLY = {"pytorch", "torchvision"}
 
 # A module imports from its own level or from those above it in this list, never from below.
 LEVELS = [
-    {"artefacts", "method_names"},
+    {"artefacts", "bars", "method_names"},
     {
         "study",
         "study_errors",
@@ -71,6 +78,8 @@ LEVELS = [
         "encoder",
         "convnet",
         "mae",
+        "transfer",
+        "adapted",
         "checkpoints",
     },
     {
@@ -105,6 +114,7 @@ LEVELS = [
         "trials",
         "perturb",
         "stress",
+        "shuffles",
         "as_released",
         "published",
         "probes",
@@ -135,10 +145,12 @@ LEVELS = [
         "crate",
         "overview",
         "refresh",
+        "results",
         "status",
         "verify",
         "batch",
         "new_study",
+        "tutorial",
         "doctor",
         "target_plots",
         "web_layers",
@@ -200,7 +212,7 @@ def own_imports():
 def test_conda_and_pip_ask_for_the_same_packages():
     "environment.yml has the names and bounds of pyproject.toml, and nothing else"
     packages, _ = conda_dependencies()
-    expected = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in NEEDED + TESTING}
+    expected = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in NEEDED + EXTRAS}
     given = {
         name: SpecifierSet(bounds)
         for name, (bounds, _) in packages.items()
@@ -226,7 +238,7 @@ def test_conda_names_a_python_that_the_package_supports():
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
 
 
-@pytest.mark.parametrize("needed", NEEDED + TESTING, ids=lambda needed: needed.name)
+@pytest.mark.parametrize("needed", NEEDED + EXTRAS, ids=lambda needed: needed.name)
 def test_the_lock_pins_every_dependency_within_bounds(needed):
     "One exact version on each platform and Python, inside the bounds of pyproject.toml"
     pins = [Requirement(line) for line in LOCK if line and not line.startswith("#")]
@@ -251,6 +263,16 @@ def test_licence_and_citation_agree_with_the_package():
     assert citation["authors"] == PROJECT["authors"] == [{"name": "The mpm developers"}]
     licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("BSD 3-Clause License") and "2026, The mpm developers" in licence
+
+
+def test_the_citation_is_valid():
+    "By the public schema of the Citation File Format, which refuses what it does not know"
+    schema = json.loads((ROOT / "tests" / "data" / "cff-1.2.0-schema.json").read_text())
+    refused = Draft7Validator(schema, format_checker=FormatChecker()).iter_errors
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert not [error.message for error in refused(citation)]
+    for change in [{"licence": "MIT"}, {"type": "book"}, {"authors": []}, {"license": "free"}]:
+        assert list(refused(citation | change)), change
 
 
 def test_the_package_states_its_version_once():

@@ -1,4 +1,4 @@
-"""Every command of the README exists, with the options that it is given there."""
+"""Every command of the README and of docs/running.md exists, with the options given there."""
 
 import re
 import shlex
@@ -22,7 +22,8 @@ def commands(name):
     return [" ".join(map(shlex.quote, words)) for words in lines if words]
 
 
-LINES = commands("README.md")
+LINES = commands("README.md") + commands("docs/running.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def words_of_mpm(line):
@@ -54,6 +55,35 @@ def test_make_takes_the_command(line):
     words = shlex.split(line)
     result = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_make_targets_named_in_a_sentence_exist():
+    "Those of documents that people read first"
+    for name in ["README.md", "CONTRIBUTING.md", "docs/running.md"]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for line in re.findall(r"`(make [^`]+)`", text):
+            test_make_takes_the_command(line)
+
+
+def test_the_readme_is_short_and_narrow():
+    "Read in a minute or two: tables and pictures aside, lines of 105 characters and 1,200 words"
+    prose = [line for line in README.splitlines() if not line.startswith(("|", "!", "<!--"))]
+    assert max(map(len, prose)) <= 105
+    assert sum(len(line.split()) for line in prose) < 1200
+
+
+def test_every_study_and_notebook_is_in_the_readme():
+    "One row each"
+    for name in studies():
+        assert f"| `{name}` |" in README
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"| [{path.stem}](notebooks/{path.name}) |" in README
+
+
+def test_a_badge_needs_an_address():
+    "Binder can be linked to once CITATION.cff says where the repository is, and then should be"
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert ("repository-code:" in citation) == ("mybinder.org/v2/" in README)
 
 
 def test_a_misspelt_option_would_be_seen(capsys):

@@ -345,6 +345,9 @@ def test_verdicts_hold_the_network_against_the_best_plain_fill():
     assert found["plain"].tolist() == [0.8, 0.2] and found["MAE"].tolist() == [0.1, 0.4]
 
 
-def test_a_draw_is_not_worse():
+def test_a_draw_is_not_worse_and_an_exact_fill_is_infinitely_better():
+    table = pd.DataFrame({"MAE": [0.0, 0.1], "bilinear": [0.0, 0.0]}, index=["same", "class"])
+    found = reconstruction.verdicts(pd.concat({"error": table}, axis=1))
+    assert found["ratio"].tolist() == [1, np.inf] and found["worse"].tolist() == [False, True]
     table = pd.DataFrame({"MAE": [0.2], "bilinear": [0.2]}, index=["a"])
     assert not reconstruction.verdicts(pd.concat({"error": table}, axis=1))["worse"].any()

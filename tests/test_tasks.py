@@ -1,10 +1,12 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.tree import DecisionTreeClassifier
 
 from mpm import tasks
+from mpm.folds import Fold
 from mpm.tasks import Scorer, Task
 
 
@@ -19,25 +21,52 @@ class Column:
 def task() -> Task:
     """600 centres in three parts, every tenth of them positive."""
     parts = np.array_split(np.arange(600), 3)
-    fold = SimpleNamespace(windows=Column(), train=parts[0], validation=parts[1], test=parts[2])
+    fold = Fold("blocks", 0, None, Column(), *parts)
     positive = np.arange(600) % 10 == 0
     deposit = np.where(positive, np.arange(600), -1)
     return Task(fold, positive, deposit, ("number",), {}, seed=3)
 
 
 def test_shuffling_deals_the_labels_within_training_and_within_validation(task):
-    """As many as before in each, elsewhere; deposits go with them; the test keeps its task"""
+    """As many as before in each, and as many others, with their deposits; the test is as it was"""
     dealt = tasks.shuffle_labels(task)
-    for part in (task.fold.train, task.fold.validation):
-        assert dealt.positive[part].sum() == task.positive[part].sum()
-        assert 0 < (dealt.positive[part] & task.positive[part]).mean() < task.positive[part].mean()
-        assert sorted(dealt.deposit[part]) == sorted(task.deposit[part])
-        np.testing.assert_array_equal(dealt.deposit[part] >= 0, dealt.positive[part])
+    for part in ("train", "validation"):
+        whole, kept = getattr(task.fold, part), getattr(dealt.fold, part)
+        assert len(kept) == 40 and set(kept) <= set(whole) and (np.diff(kept) > 0).all()
+        assert set(whole[task.positive[whole]]) <= set(kept), "known deposits are among them"
+        assert dealt.positive[kept].sum() == task.positive[whole].sum() == 20
+        assert 0 < (dealt.positive[kept] & task.positive[kept]).sum() < 20
+        assert sorted(dealt.deposit[kept]) == sorted(task.deposit[kept])
+        np.testing.assert_array_equal(dealt.deposit[kept] >= 0, dealt.positive[kept])
     np.testing.assert_array_equal(dealt.positive[task.fold.test], task.positive[task.fold.test])
     np.testing.assert_array_equal(
         dealt.positive, tasks.shuffle_labels(task).positive
     )  # the seed decides
     assert (tasks.shuffle_labels(replace(task, seed=4)).positive != dealt.positive).any()
+
+
+def test_shuffled_labels_favour_no_ground():
+    """Trees rank common ground as high as rare ground; few labels among all cells would not"""
+    number = np.arange(4000)
+    place = np.where(number < 3600, number % 90, number)  # 40 cells at each of 90 places, 400 alone
+    positive = number % 40 == 0
+    everything = {"train": number, "validation": number, "test": number}
+    fold = Fold("blocks", 0, None, Column(), **everything)
+    own = Task(fold, positive, np.where(positive, number, -1), ("number",), {}, seed=0)
+    common = number < 3600
+
+    def auc(positive, train, seed):
+        tree = DecisionTreeClassifier(class_weight="balanced", min_samples_leaf=3, random_state=0)
+        tree.fit(place[train, None], positive[train])
+        return roc_auc_score(common, tree.predict_proba(place[:, None])[:, 1])
+
+    fair, unfair = [], []
+    for seed in range(40):
+        dealt = tasks.shuffle_labels(replace(own, seed=seed))
+        fair.append(auc(dealt.positive, dealt.fold.train, seed))
+        unfair.append(auc(np.random.default_rng(seed).permutation(positive), number, seed))
+    assert np.mean(fair) == pytest.approx(0.5, abs=4 * np.std(fair) / np.sqrt(40))
+    assert np.mean(unfair) > 0.6
 
 
 def test_scores_that_are_not_finite_are_refused():

@@ -1,12 +1,17 @@
+import json
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
+import rasterio
 import torch
 import xarray as xr
 from helpers import tiny
 from rasterio.transform import from_origin
 
-from mpm import datacube, mae, mapping
-from mpm.classifier import Classifier
+from mpm import datacube, fetch, mae, mapping, tiled_maps
+from mpm.classifier import Classifier, Fitted, classifier_path, save_classifier
 from mpm.scaling import apply_scaling, fit_scaling
 from mpm.tiled_maps import predict_tiled
 from mpm.windows import make_windows
@@ -109,8 +114,6 @@ def test_a_tile_of_no_valid_cell_is_empty(classifier, stored):
 
 def test_no_task_sees_more_than_a_tile_and_its_halo(classifier, stored, monkeypatch):
     "Tiles of 15 with 4 cells around: memory does not grow with the map"
-    from mpm import tiled_maps
-
     seen = []
 
     def note(cubes, size, **options):
@@ -144,3 +147,57 @@ def test_other_layers_than_the_scaling_s_are_refused(classifier, stored):
     lazy = datacube.read(stored, chunks=15).isel(layer=[1, 0])
     with pytest.raises(ValueError, match="orders its layers magnetics, gravity"):
         predict_tiled(classifier, lazy, SCALING)
+
+
+# The command
+
+
+def study_of(folder, name, **targets):
+    def target(wanted):
+        return targets[wanted]
+
+    parts = {"processed": folder / name, "regions": {"toy": None}, "target": target}
+    return SimpleNamespace(name=name, targets=targets, **parts)
+
+
+@pytest.fixture
+def studies(tmp_path, classifier, monkeypatch):
+    "One that has a network, and one of the same layers that has evidence alone"
+    monkeypatch.setattr(fetch, "input_checksums", lambda study: {"file": study.name})
+    known, other = study_of(tmp_path, "known", MVT=None), study_of(tmp_path, "other")
+    lazy = CUBE.assign_coords(units=("layer", ["mGal", "nT"])).chunk(layer=1, y=5, x=5)
+    datacube.write(lazy, datacube.path(other, "toy"))
+    facts = {"units": {"gravity": "mGal", "magnetics": "nT"}}
+    model, layers = mae.build(tiny(), seed=0), ["gravity", "magnetics"]
+    place = mae.backbone_path(known, "final", 0)
+    mae.save(model, place, layers=layers, scaling=SCALING, facts=facts)
+    history = pd.DataFrame({"step": [1], "loss": [1.0], "average_precision": [1.0]})
+    fitted = Fitted(classifier, 0.5, history)
+    save_classifier(fitted, classifier_path(known, "MVT", "final", 0), facts={})
+    return known, other
+
+
+def test_a_network_maps_the_ground_of_another_study(studies, whole, tmp_path):
+    """In tiles, with the network's own scaling; two GeoTIFFs that say whose network it was"""
+    known, other = studies
+    options = {"network": known, "tile": 10, "samples": 20, "seed": 3, "device": "cpu"}
+    made = tiled_maps.draw(other, "MVT", **options)
+    folder = tmp_path / "other" / "MVT" / "tiled_maps"
+    assert made == [folder / "likelihood_toy.tif", folder / "uncertainty_toy.tif"]
+    same(datacube.read(folder / "prediction_toy.zarr"), whole)
+    with rasterio.open(made[0]) as source:
+        np.testing.assert_allclose(source.read(1), whole["likelihood"], atol=2e-6)
+    facts = json.loads(made[0].with_suffix(".json").read_text())
+    assert (facts["study"], facts["network"], facts["seed"]) == ("other", "known", 3)
+    assert facts["inputs"] == {"file": "other"} and len(facts["model"]) == 1
+
+
+def test_a_network_of_other_layers_is_refused(studies):
+    known, other = studies
+    cube = datacube.read(datacube.path(other, "toy"))
+    datacube.write(cube.assign_coords(layer=["gravity", "heat"]), datacube.path(other, "toy"))
+    with pytest.raises(ValueError, match="heat"):
+        tiled_maps.draw(other, "MVT", network=known)
+    assert not (other.processed / "MVT").exists()
+    with pytest.raises(KeyError, match="CD"):
+        tiled_maps.draw(other, "CD", network=known)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import tiny, toy_cube, written_study
 
-from mpm import datacube, made_of, mae, stress, trials
+from mpm import datacube, made_of, mae, memory, stress, trials
 from mpm.as_released import protocol_fold
 from mpm.folds import make_fold
 from mpm.mapping import PREDICTION_COLUMNS
@@ -75,6 +75,13 @@ def test_processes_change_no_byte(study, tmp_path):
     assert FITTED == []  # elsewhere
     assert together.equals(alone) and together["fold"].unique().tolist() == ["2", "0", "1"]
     assert [path.read_bytes() for path in files] == before and len(files) == 6
+
+
+def test_where_memory_is_limited_one_process_does_the_work(study, monkeypatch):
+    "As in the 2 GB of Binder, whatever is asked for"
+    monkeypatch.setattr(memory, "limit", lambda: 2_000_000_000)
+    run(study, [("blocks", k, "gravity") for k in range(3)], processes=2)
+    assert len(FITTED) == 3  # here, not elsewhere
 
 
 def test_what_is_there_is_not_made_again(study):

@@ -1,0 +1,203 @@
+"""The README's tables: made from scores, and the same as what committed notebooks and files say."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from toy_notebooks import home  # noqa: F401  (a fixture)
+
+from mpm import artefacts, results
+from mpm.plots import METHODS
+from mpm.score_store import SCORE_COLUMNS
+from mpm.study import load
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCORES = ["blocks auc", "blocks average_precision", "random auc", "random average_precision"]
+
+
+def table_of(text, name):
+    """Return the rows of a table in the README, without its head."""
+    between = re.search(rf"<!-- results {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)[1]
+    return [line[2:-2].split(" | ") for line in between.strip().splitlines()][2:]
+
+
+class Tables(HTMLParser):
+    """Rows of the tables in a text: ("th" or "td", content) for each cell."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.open = [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        "A row or a cell begins"
+        if tag == "tr":
+            self.rows.append([])
+        self.open = tag in ("th", "td")
+        if self.open:
+            self.rows[-1].append((tag, ""))
+
+    def handle_data(self, data):
+        "Of the cell that is open"
+        if self.open:
+            self.rows[-1][-1] = (self.rows[-1][-1][0], data.strip())
+
+    def handle_endtag(self, tag):
+        "What follows belongs to no cell"
+        self.open = False
+
+
+def prevalence_in_notebook_05():
+    """Return the printed prevalence by split."""
+    notebook = nbformat.read(ROOT / "notebooks" / "05_evaluation.ipynb", as_version=4)
+    printed = [each.get("text", "") for cell in notebook.cells for each in cell.get("outputs", [])]
+    (text,) = [text for text in printed if text.startswith("metric") and "prevalence" in text]
+    return {row[0]: float(row[-1]) for row in map(str.split, text.splitlines()[2:])}
+
+
+def scores_of_notebook_05():
+    """Return what was printed, by (split and metric, method); without a split it is of blocks."""
+    notebook = nbformat.read(ROOT / "notebooks" / "05_evaluation.ipynb", as_version=4)
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "evaluation.score_table" not in cell.source or "text/html" not in output["data"]:
+                continue
+            head, _, *rows = Tables(output["data"]["text/html"]).rows
+            metrics = [content for _, content in head if content and content != "metric"]
+            split = "blocks"
+            for row in rows:
+                names = [content for tag, content in row if tag == "th"]
+                split = names[0] if len(names) == 2 else split
+                values = [content for tag, content in row if tag == "td"]
+                for metric, value in zip(metrics, values, strict=True):
+                    found[f"{split} {metric}", names[-1]] = value
+    return found
+
+
+def test_the_readme_states_what_notebook_05_printed():
+    "Each score and interval of the committed notebook; the truth first, then the best"
+    printed = scores_of_notebook_05()
+    rows = table_of(README, "demo")
+    names = {label: name for name, label in METHODS.items()}
+    *methods, chance = [(names.get(label, label), scores) for label, *scores in rows]
+    assert {name for name, _ in methods} == set(results.SHOWN) and methods[0][0] == "oracle"
+    for name, scores in methods:
+        assert scores == [printed[key, name] for key in SCORES]
+    precision = [float(scores[1].split()[0]) for _, scores in methods[1:]]
+    assert precision == sorted(precision, reverse=True)
+    assert chance[0] == "any ranking at random" and chance[1][0] == chance[1][2] == "0.500"
+    for split, share in zip(results.SPLITS, chance[1][1::2], strict=True):
+        assert float(share) == pytest.approx(prevalence_in_notebook_05()[split], abs=6e-4)
+
+
+def test_what_the_readme_says_of_the_demo_is_so():
+    "Its sentences follow from the table; a new run that ends otherwise needs other sentences"
+    assert "boosted trees score at least as well as the network" in README
+    assert "nothing comes near the truth" in " ".join(README.split())
+    table = {
+        label: [float(text.split()[0]) for text in row] for label, *row in table_of(README, "demo")
+    }
+    mae, truth = table["MAE, fine-tuned"], table["oracle (true probability)"]
+    boosted = max(table["gradient boosting"], table["gradient boosting, window statistics"])
+    assert all(own >= other for own, other in zip(boosted[:2], mae[:2], strict=True))
+    assert max(row[1] for label, row in table.items() if "oracle" not in label) < truth[1] / 2
+    assert table["distance to a known deposit"][2] > 0.95
+    assert mae[1] > table["ViT from scratch"][1]
+
+
+def test_the_readme_states_what_the_comparisons_hold():
+    "Random and pretrained weights under blocks, and no gain whose interval leaves zero out"
+    rows = table_of(README, "real")
+    assert [row[0] for row in rows] == [
+        *["us_midcontinent_mini, MVT_CD"] * 2,
+        *["znpb, CD", "znpb, CD", "znpb, MVT", "znpb, MVT"],
+    ]
+    for name, label, *given, gain in rows:
+        study, target = name.split(", ")
+        table = pd.read_csv(ROOT / "data" / "comparisons" / f"{study}.csv")
+        keys = {"target": target, "split": "blocks", "head": "full", "seeds": 3}
+        keys["metric"] = {v: k for k, v in results.METRICS.items()}[label]
+        own = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("variant")
+        for variant, text in zip(["random network", "patches masked"], given, strict=True):
+            value, low, high = own.loc[variant, ["value", "low", "high"]]
+            assert text == f"{value:.3f} ({low:.3f} to {high:.3f})"
+        value, low, high = own.loc[
+            "patches masked", ["difference", "difference_low", "difference_high"]
+        ]
+        assert gain == f"{value:+.3f} ({low:+.3f} to {high:+.3f})" and low < 0
+    assert "At this size it does not pay there" in README
+
+
+@pytest.fixture
+def readme(home, monkeypatch):  # noqa: F811
+    """A README with places for tables, scores of three methods, and one comparison."""
+    monkeypatch.setattr(results, "SHOWN", ("oracle", "mae", "random_forest"))
+    monkeypatch.setattr(results, "REAL", ("own",))
+    place = home / "README.md"
+    place.write_text(
+        "A\n<!-- results tiny -->\nold\n<!-- end -->\nB\n<!-- results real -->\n<!-- end -->\n"
+    )
+    values = {"oracle": 0.9, "mae": 0.2, "random_forest": 0.4}
+    rows = [
+        (split, "mean", method, metric, value, value - 0.1, value + 0.1)
+        for split in results.SPLITS
+        for method, value in values.items()
+        for metric in ["auc", "average_precision", "prevalence"]
+    ]
+    rows.append(("blocks", "0", "mae", "auc", 0.0, 0.0, 0.0))
+    columns = ["split", "fold", "method", "metric", "value", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns).assign(study="tiny", target="MVT", seed=7)
+    path = load("tiny").processed / "scores.parquet"
+    path.parent.mkdir(parents=True)
+    artefacts.write_table(table[SCORE_COLUMNS], path)
+    keys = {"study": "own", "target": "MVT", "split": "blocks", "metric": "auc", "head": "full"}
+    first = keys | {"variant": "random network", "value": 0.7, "low": 0.65, "high": 0.75}
+    first |= {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0}
+    other = first | {"variant": "patches masked", "value": 0.8, "difference": 0.1}
+    (home / "data" / "comparisons").mkdir()
+    probe = first | {"head": "probe", "value": 0.1}
+    pd.DataFrame([first, other, probe]).to_csv(
+        home / "data" / "comparisons" / "own.csv", index=False
+    )
+    return place
+
+
+def test_tables_replace_what_stood_there(readme):
+    "Text around them stays; written again, nothing changes"
+    assert results.write("tiny") == readme.resolve()
+    text = readme.read_text()
+    assert table_of(text, "tiny") == [
+        [METHODS[name], *[f"{value:.3f} ({value - 0.1:.3f} to {value + 0.1:.3f})"] * 4]
+        for name, value in {"oracle": 0.9, "random_forest": 0.4, "mae": 0.2}.items()
+    ] + [["any ranking at random", "0.500", "0.900", "0.500", "0.900"]]
+    interval = ["0.700 (0.650 to 0.750)", "0.800 (0.650 to 0.750)", "+0.100 (+0.000 to +0.000)"]
+    assert table_of(text, "real") == [["own, MVT", "AUC", *interval]]
+    assert text.startswith("A\n") and "\nB\n" in text and "old" not in text
+    results.write("tiny")
+    assert readme.read_text() == text
+
+
+def test_scores_that_are_missing_are_named(readme):
+    "Of another seed, with the command that makes them; the README stays as it was"
+    before = readme.read_text()
+    with pytest.raises(ValueError, match="no auc of oracle under blocks for MVT, seed 8.*--seed 8"):
+        results.write("tiny", seed=8)
+    (load("tiny").processed / "scores.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="scores.parquet is missing; run notebook 05"):
+        results.write("tiny")
+    assert readme.read_text() == before
+
+
+def test_a_readme_without_a_place_is_refused(readme):
+    "Neither none nor two"
+    readme.write_text("nothing\n")
+    with pytest.raises(ValueError, match="README.md needs a line `<!-- results tiny -->`, once"):
+        results.write("tiny")
+    readme.write_text("<!-- results tiny -->\n<!-- end -->\n" * 2)
+    with pytest.raises(ValueError, match="once"):
+        results.write("tiny")
