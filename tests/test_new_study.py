@@ -8,7 +8,7 @@ from helpers import write_shapes, write_tif
 from shapely.geometry import LineString, box
 
 from mpm import __main__ as cli
-from mpm import new_study, steps
+from mpm import artefacts, new_study, steps
 from mpm.study import load, studies
 
 
