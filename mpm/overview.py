@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from mpm import record
+from mpm import artefacts, record
 from mpm.study import Study, studies
 
 HEADLINE = {
@@ -105,6 +105,6 @@ def _scores(study: Study, target: str, seed: int) -> pd.DataFrame:
     place = study.processed / "scores.parquet"
     if not place.exists():
         return pd.DataFrame({"metric": []})
-    scores = pd.read_parquet(place)
+    scores = artefacts.read_table(place, "05_evaluation")
     mine = (scores["target"] == target) & (scores["seed"] == seed) & (scores["fold"] == "mean")
     return scores[mine]
