@@ -146,8 +146,8 @@ def create(name: str, where: Path) -> Created:
             "underscores only, e.g. my_region"
         )
     home, where = artefacts.home(), where.resolve()
-    # what lies among artefacts is no part of the compendium
-    ours = where.is_relative_to(home) and not where.is_relative_to(_artefacts(name))
+    outputs = artefacts.processed(name).parent.resolve()  # no part of the compendium
+    ours = where.is_relative_to(home) and not where.is_relative_to(outputs)
     study = home / "data" / "studies" / f"{name}.yaml" if ours else where / name / f"{name}.yaml"
     data = home / "data" / "raw" / name if ours else where / name / "data"
     for place in (study, data):
@@ -168,10 +168,6 @@ def create(name: str, where: Path) -> Created:
             path.unlink(missing_ok=True)
         raise
     return Created(**files, call=words["call"])
-
-
-def _artefacts(name: str) -> Path:
-    return artefacts.processed(name).parent.resolve()
 
 
 def parameters() -> str:

@@ -133,10 +133,10 @@ def _read(study: Study) -> tuple[mae.MaskedAutoencoder, Scaling, dict]:
         )
     try:
         model, scaling, facts = mae.load(folder)
-        same = model.config.layers == len(scaling.layers) and facts["resolution"]
+        same = model.config.layers == len(scaling.layers) and facts["resolution"].values()
         if not same or set(facts["units"]) != set(scaling.layers):
             raise ValueError(f"{folder} holds files of different backbones; copy all three again")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder / 'model.json'} is damaged or of another version of mpm ({error}); make the "
             "backbone again with notebook 02 of its study"
@@ -219,13 +219,13 @@ def _differences(
 
 
 def _cell_sizes(study: Study, facts: dict) -> list[str]:
-    learned = facts["resolution"].values()
+    sizes = facts["resolution"].values()
     return [
         f"region {region!r} has cells of {spec.resolution:g} m, the backbone learned cells of "
-        f"{' and '.join(f'{size:g}' for size in sorted(set(learned)))} m; its windows would show "
+        f"{' and '.join(f'{size:g}' for size in sorted(set(sizes)))} m; its windows would show "
         f"ground of another scale, so stay within a factor of {MOST_TIMES:g}"
         for region, spec in study.regions.items()
-        if max(max(size / spec.resolution, spec.resolution / size) for size in learned) > MOST_TIMES
+        if max(max(size / spec.resolution, spec.resolution / size) for size in sizes) > MOST_TIMES
     ]
 
 
