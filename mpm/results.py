@@ -17,7 +17,7 @@ from mpm.plots import METHODS
 from mpm.study import load
 
 SPLITS = ("blocks", "random")
-METRICS = {"auc": "AUC", "average_precision": "average precision"}
+METRICS = {"auc": "AUC", "average_precision": "AP"}
 # the truth first, then methods of every kind, and a control that knows no geology
 SHOWN = (
     "oracle",
@@ -105,7 +105,7 @@ def of_methods(study: str, target: str, *, seed: int) -> str:
     ]
     shares = [f"{value[split, SHOWN[0], 'prevalence']:.3f}" for split in SPLITS]
     rows.append(["any ranking at random", *(text for share in shares for text in ("0.500", share))])
-    head = ["method", *(f"{split}: {label}" for split in SPLITS for label in METRICS.values())]
+    head = ["method", *(f"{label}, {split}" for split in SPLITS for label in METRICS.values())]
     return _markdown(head, rows)
 
 
