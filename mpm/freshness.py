@@ -57,7 +57,7 @@ def plan(steps: list[Step], setup: Study, made: RunRecord, *, force: bool = Fals
     """
     # a notebook that failed or was interrupted left artefacts that no key describes
     keys = {
-        name: entry["key"] if entry["status"] == "done" else None
+        name: entry.get("key") if entry["status"] == "done" else None
         for name, entry in made.notebooks.items()
     }
     shared = {"inputs": _inputs(setup, made), "environment": _environment(made)}

@@ -62,17 +62,20 @@ def path(setup: Study) -> Path:
 
 
 def entries(setup: Study) -> dict[str, dict]:
-    """Return each notebook's entry of a study's record; none if it was never run."""
+    """Return each notebook's entry of a study's record; none if it was never run.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or of another version; it is named.
+    """
     place = path(setup)
     found = artefacts.read_facts(place, "notebooks")["notebooks"] if place.exists() else {}
-    for name, entry in found.items():
-        needed = {"key", "status"}
-        needed |= {"executed", "sha256", "figures"} if entry.get("status") == "done" else set()
-        if lacking := sorted(needed - entry.keys()):
-            raise ValueError(
-                f"{place} lacks {', '.join(lacking)} of notebook {name}: it is damaged or of "
-                "another version of mpm; delete it and run the study again"
-            )
+    if wrong := [name for name, entry in found.items() if "status" not in entry]:
+        raise ValueError(
+            f"{place} lacks the status of notebook {', '.join(wrong)}: it is damaged or of another "
+            "version of mpm; delete it and run the study again"
+        )
     return found
 
 
