@@ -241,11 +241,11 @@ def read_table(path: Path, notebook: str) -> pd.DataFrame:
 
 
 def fewer_colours(png: BinaryIO) -> Image.Image:
-    """Read a picture in 256 colours, spread over all that occur: half the size of the original.
+    """Read a picture in 128 colours, spread over all that occur: half the size of the original.
 
     Means of the colours they stand for (k-means), else greys get a tint and pale classes merge.
     """
-    return quantize(Image.open(png).convert("RGB"), 256)
+    return quantize(Image.open(png).convert("RGB"), 128)
 
 
 def quantize(picture: Image.Image, colours: int) -> Image.Image:

@@ -18,7 +18,7 @@ NAMES = [
     "06_explanation",
     "07_your_own_region",
 ]
-LIMIT = 8_000_000  # bytes: a clone stays small, a code host still shows the notebooks
+LIMIT = 6_000_000  # bytes: a clone stays small, a code host still shows the notebooks
 SOMEBODYS_FOLDER = re.compile(r"(?<![\w.:/])/(?:root|home|work|Users|tmp)/|[A-Z]:\\+Users")
 FILTERS = re.compile(r"simplefilter|filterwarnings|catch_warnings|captureWarnings|disable_warnings")
 
@@ -120,7 +120,7 @@ def test_outputs_name_nobodys_folders(notebook):
 
 
 def test_notebooks_and_figures_stay_small():
-    "Together the notebooks and the demo's figures, which are committed, are below 8 MB"
+    "Together the notebooks and the demo's figures, which are committed, are below 6 MB"
     files = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "figures" / "demo").glob("*")]
     assert sum(path.stat().st_size for path in files) < LIMIT
 
