@@ -62,7 +62,13 @@ def path(setup: Study) -> Path:
 
 
 def entries(setup: Study) -> dict[str, dict]:
-    """Return each notebook's entry of a study's record; none if it was never run."""
+    """Return each notebook's entry of a study's record; none if it was never run.
+
+    Raises
+    ------
+    ValueError
+        If the record is damaged; the message names it.
+    """
     place = path(setup)
     found = artefacts.read_facts(place, "notebooks")["notebooks"] if place.exists() else {}
     for name, entry in found.items():
