@@ -181,7 +181,7 @@ class Encoder(nn.Module):
         return patches, seen
 
     def attended(self, patches: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return patches and what is observed of them, ignored layers as if they were missing."""
+        """Return patches and what is seen of them (N, L, values), ignored layers as if missing."""
         if not self.config.ignored:
             return patches, seen
         seen = seen.unflatten(2, (self.config.layers, -1)).clone()

@@ -59,7 +59,16 @@ def run(
 
 
 def aucs(bench: Bench, method: str, task: Task, *, draws: int) -> pd.DataFrame:
-    """Score one method on one fold for each deal of its training labels: draw, auc."""
+    """Score one method on one fold for each deal of its training labels: draw, auc.
+
+    Parameters
+    ----------
+    bench : Bench
+    method : str
+    task : Task
+    draws : int
+        Deals of the labels.
+    """
     windows, test = task.fold.windows, task.fold.test
     found = []
     for draw in range(draws):
