@@ -171,7 +171,7 @@ def score_against_truth(
     -------
     DataFrame
         fold, metric, value, low, high; metrics `<metric>_undiscovered` (known positive cells left
-        out) and `correlation_with_truth` (Spearman).
+        out) and `correlation_with_truth` (Spearman; 0 of a likelihood that is the same everywhere).
     """
     number = read_cells(hidden, rows).astype(int)
     unknown = rows.assign(positive=number >= 0, deposit=number)[~rows["positive"].to_numpy()]
@@ -179,13 +179,19 @@ def score_against_truth(
     table["metric"] += "_undiscovered"
     true = pd.Series(read_cells(truth, rows), index=rows.index)
     found = {
-        fold: spearmanr(part["likelihood"], true[part.index], nan_policy="omit").statistic
+        fold: _rank_correlation(part["likelihood"], true[part.index])
         for fold, part in rows.groupby("fold", sort=True, observed=True)
     }
     found["mean"] = np.mean(list(found.values()))
     correlation = pd.DataFrame({"fold": list(found), "value": list(found.values())})
     correlation = correlation.assign(metric="correlation_with_truth", low=np.nan, high=np.nan)
     return pd.concat([table, correlation[table.columns]], ignore_index=True)
+
+
+def _rank_correlation(likelihood: pd.Series, true: pd.Series) -> float:
+    if likelihood.nunique() < 2:  # a model that learned nothing at all
+        return 0.0
+    return float(spearmanr(likelihood, true, nan_policy="omit").statistic)
 
 
 def read_cells(planes: list[np.ndarray], rows: pd.DataFrame) -> np.ndarray:

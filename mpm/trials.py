@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -233,6 +234,8 @@ def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: s
     label : str
         Of the line.
     """
+    # a process that grew is replaced, and its job done by another: nothing that a reader must know
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
     processes = min(processes_that_fit(processes), len(jobs))
     if processes > 1:
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):

@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,21 @@ def written_study(tmp_path, monkeypatch) -> SimpleNamespace:
     planes = {"origin": ("layer", ["magnetics", "gravity"]), "group": ("layer", ["a", "b"])}
     datacube.write(toy_cube(1).assign_coords(planes), datacube.path(study, "one"))
     return study
+
+
+def chromium(profile, flags, otherwise):
+    """Open a window of Chromium without a screen; the test skips where there is none."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip(f"no chromium and chromedriver: {otherwise}")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in [*flags.split(), f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
 def masked_mean_square(made, values, observed, hidden):

@@ -87,7 +87,7 @@ def test_the_readme_states_what_notebook_05_printed():
     *methods, chance = [(names.get(label, label), scores) for label, *scores in rows]
     assert {name for name, _ in methods} == set(results.SHOWN) and methods[0][0] == "oracle"
     for name, scores in methods:
-        assert scores == [printed[key, name] for key in SCORES]
+        assert scores == [printed[key, METHODS[name]] for key in SCORES]
     precision = [float(scores[1].split()[0]) for _, scores in methods[1:]]
     assert precision == sorted(precision, reverse=True)
     assert chance[0] == "any ranking at random" and chance[1][0] == chance[1][2] == "0.500"

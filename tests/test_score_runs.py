@@ -80,6 +80,8 @@ def test_correlation_with_the_truth_is_of_ranks_in_all_test_cells(known):
     value = table["value"].xs("correlation_with_truth", level="metric")
     assert value.to_dict() == pytest.approx({"0": 1, "1": -1, "mean": 0})
     assert table.xs("correlation_with_truth", level="metric")[["low", "high"]].isna().all(axis=None)
+    same = known[0].assign(likelihood=0.5)
+    assert score((same, *known[1:]))["value"]["mean", "correlation_with_truth"] == 0
     # the known deposit's cell counts: at the bottom of the truth it is 5 ranks off, the others 1,
     # which makes 1 - 6 (25 + 5) / (6 x 35)
     known[2][0][0, 0] = 0

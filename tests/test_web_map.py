@@ -1,10 +1,10 @@
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from helpers import chromium
 from rasterio.transform import from_origin
 
 from mpm import targets, web_map
@@ -64,18 +64,9 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(page, tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium and chromedriver: the web map is not tested in a browser")
-    from selenium import webdriver
+    made = chromium(tmp_path_factory.mktemp("profile"), FLAGS, "the web map is not tested")
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     made.get(page.as_uri())
     ready = "return !!window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle"
     WebDriverWait(made, 60).until(lambda window: window.execute_script(ready))

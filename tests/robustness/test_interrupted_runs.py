@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -112,13 +113,23 @@ def test_a_run_that_is_stopped_keeps_results_and_resumes(
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     with held(home, name) as reached:
         # another process: Ctrl-C inside an event loop leaves Python 3.11 unable to parse code
+        # what was started in the background would pass on to it that Ctrl-C is not heard
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         with subprocess.Popen(
-            command, stdout=-3, stderr=-1, text=True, env=os.environ | {"PYTHONPATH": path}
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+            preexec_fn=heard,
         ) as run:
             wait(reached.exists)
             kernels = psutil.Process(run.pid).children(recursive=True)
             run.send_signal(getattr(signal, number))
-            said = run.communicate()[1]
+            try:
+                said = run.communicate(timeout=60)[1]
+            finally:
+                run.kill()
         wait(lambda: not any(kernel.is_running() for kernel in kernels))
     if number == "SIGINT":
         assert run.returncode == 130
