@@ -182,7 +182,7 @@ def score_against_truth(
         fold: _rank_correlation(part["likelihood"], true[part.index])
         for fold, part in rows.groupby("fold", sort=True, observed=True)
     }
-    found["mean"] = np.mean(list(found.values()))
+    found["mean"] = float(np.mean(list(found.values())))
     correlation = pd.DataFrame({"fold": list(found), "value": list(found.values())})
     correlation = correlation.assign(metric="correlation_with_truth", low=np.nan, high=np.nan)
     return pd.concat([table, correlation[table.columns]], ignore_index=True)

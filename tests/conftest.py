@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,13 @@ def outputs(tmp_path_factory):
         patch.setenv("MPM_FIGURES", str(folder / "figures"))
         patch.setenv("MPM_RUN", "1")
         yield folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    "Torch counts on one thread, however many an earlier test left: sums depend on their number"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ from lent import KNOWN, UNITS, borrow, fit, folder  # noqa: F401  (folder is a f
 
 from mpm import adapted, mae
 
-torch.set_num_threads(1)
-
 
 def windows(n, layers=4):
     "Windows of 9 x 9 cells with some gaps"

@@ -20,11 +20,6 @@ def bench(monkeypatch):
         sys.modules.pop(path.stem, None)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def test_operations_of_a_step_by_hand(bench):
     """Windows of 9 x 9 cells, two layers; of nine patches two are seen; a product counts double
 

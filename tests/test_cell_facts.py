@@ -1,12 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from helpers import centre_of, toy_setting
 
 from mpm import cell_facts
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

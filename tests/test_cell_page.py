@@ -2,12 +2,9 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
-import torch
 from helpers import centre_of, toy_setting
 
 from mpm import cell_page, cell_setting
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

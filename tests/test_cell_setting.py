@@ -7,8 +7,6 @@ from helpers import centre_of, toy_setting
 
 from mpm import cell_setting
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def setting():

@@ -8,8 +8,6 @@ import torch
 from mpm import artefacts, checkpoints
 from mpm.checkpoints import Checkpoint, Progress, digest
 
-torch.set_num_threads(1)
-
 MARK = {"seed": 1, "sizes": (3, 2)}  # a tuple, which JSON does not know
 
 

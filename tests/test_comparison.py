@@ -10,8 +10,6 @@ from mpm.folds import make_fold
 from mpm.splits import SplitSettings
 from mpm.training import PretrainSettings
 
-torch.set_num_threads(1)
-
 RULES = SplitSettings(folds=4, block_km=20, dead_cells=5, seed=7)
 
 

@@ -4,8 +4,6 @@ import torch
 from mpm import convnet
 from mpm.convnet import ConvConfig
 
-torch.set_num_threads(1)
-
 
 def windows(size: int, count: int = 3):
     """Two layers with gaps, 0 where missing."""

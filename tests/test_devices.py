@@ -5,8 +5,6 @@ from helpers import tiny
 from mpm import devices, mae
 from mpm.devices import compile_blocks, device_of, fabric_on
 
-torch.set_num_threads(1)
-
 
 def test_threads_and_devices_are_set_by_name(monkeypatch):
     "MPM_THREADS decides the number of threads; auto takes a GPU only if there is one"

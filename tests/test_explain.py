@@ -9,8 +9,6 @@ from mpm import explain, mae
 from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.windows import make_windows
 
-torch.set_num_threads(1)
-
 TINY = mae.MAEConfig(layers=3, window=9, width=16, depth=1, heads=2)
 SETTINGS = FineTuneSettings(
     steps=60, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False

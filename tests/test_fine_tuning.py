@@ -23,8 +23,6 @@ from mpm.folds import Fold
 from mpm.pu_selection import choose_negatives, embed
 from mpm.windows import Windows, make_windows
 
-torch.set_num_threads(1)
-
 TINY = tiny(depth=2)
 SETTINGS = FineTuneSettings(
     steps=100, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False

@@ -9,8 +9,6 @@ from helpers import masked_mean_square, tiny
 from mpm import encoder, mae, masking
 from mpm.scaling import Scaling
 
-torch.set_num_threads(1)
-
 TINY = tiny()
 NAMES = ["gravity", "magnetics"]
 SCALING = Scaling(

@@ -16,8 +16,6 @@ from mpm.folds import Fold
 from mpm.metrics import best_threshold
 from mpm.windows import Windows, make_windows
 
-torch.set_num_threads(1)
-
 TINY = mae.MAEConfig(layers=2, window=9, width=16, depth=1, heads=2)
 
 

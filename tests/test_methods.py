@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 from helpers import tiny
 from scipy.ndimage import gaussian_filter
@@ -16,8 +15,6 @@ from mpm.folds import make_fold
 from mpm.splits import SplitSettings
 from mpm.study import load
 from mpm.windows import make_windows
-
-torch.set_num_threads(1)
 
 LAYERS = ("gravity", "magnetics", "rock=shale", "rock=granite")
 NAMES = methods.applicable(LAYERS, backbone=True)

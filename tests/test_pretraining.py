@@ -16,8 +16,6 @@ from mpm.pretraining import pretrain_fold, pretrain_study, split_settings
 from mpm.splits import SplitSettings
 from mpm.training import PretrainSettings, pretrain
 
-torch.set_num_threads(1)
-
 RULES = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, regions=2)
 SETTINGS = PretrainSettings(steps=6, batch=4, reports=2)
 LAYERS = ["magnetics", "gravity"]

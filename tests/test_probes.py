@@ -7,8 +7,6 @@ from mpm import mae, probes
 from mpm.folds import make_fold
 from mpm.splits import SplitSettings
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def fold():

@@ -35,8 +35,6 @@ from mpm.metrics import best_threshold, scores
 from mpm.pu_selection import choose_negatives
 from mpm.windows import make_windows
 
-torch.set_num_threads(1)
-
 TESTS = Path(__file__).parent
 SOURCES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8"))

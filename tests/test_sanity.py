@@ -10,8 +10,6 @@ from mpm import mae, sanity
 from mpm.classifier import Classifier, Fitted, classifier_path, save_classifier
 from mpm.windows import Windows
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def classifier():

@@ -7,8 +7,6 @@ from torch import nn
 from mpm import shapley
 from mpm.windows import Windows
 
-torch.set_num_threads(1)
-
 # Trees
 
 

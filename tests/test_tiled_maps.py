@@ -16,7 +16,6 @@ from mpm.scaling import apply_scaling, fit_scaling
 from mpm.tiled_maps import predict_tiled
 from mpm.windows import make_windows
 
-torch.set_num_threads(1)
 SHAPE = 30, 37
 
 

@@ -20,7 +20,7 @@ from mpm.devices import fabric_on
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
 
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # in the processes that import this file, too
 
 TINY = tiny(decoder_width=16)
 SETTINGS = PretrainSettings(steps=8, batch=8, reports=2)

@@ -16,8 +16,6 @@ from mpm.splits import SplitSettings
 from mpm.study import load
 from mpm.training import PretrainSettings
 
-torch.set_num_threads(1)
-
 RULES = SplitSettings(folds=5, block_km=20, dead_cells=5, seed=7, regions=2)
 
 
