@@ -15,9 +15,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from mpm import artefacts, mae
 from mpm.bars import tqdm
 from mpm.classifier import Classifier
+from mpm.labels import sample_cells
 from mpm.memory import enough_memory, give_memory_back
 from mpm.training import turn
 from mpm.windows import Windows
+
+LOOKED = 1000  # unlabeled validation cells that early stopping and the temperature see
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def fine_tune(
     give_memory_back()  # else a notebook grows with every fold
     model = _classifier(encoder, settings, seed).to(device)
     windows = windows.to(device)
-    looked = _sample_validation(validation, labels, seed)
+    looked, _ = sample_cells(validation, labels, LOOKED, seed=seed)
     pools = [torch.as_tensor(pool) for pool in (positives, negatives)]
     with enough_memory("fine-tuning", windows, settings.batch):
         history = _train(model, windows, pools, looked, labels, settings, seed, label)
@@ -275,15 +278,6 @@ def _likelihood(
     model.eval()
     parts = [model(*part) for part in windows.batches(index, batch)]
     return torch.cat(parts).sigmoid().cpu().numpy()
-
-
-def _sample_validation(
-    validation: np.ndarray, labels: np.ndarray, seed: int, most: int = 1000
-) -> np.ndarray:
-    """All positive validation centres and some of the others: enough to rank, cheap to look at."""
-    positive, other = validation[labels[validation]], validation[~labels[validation]]
-    some = np.random.default_rng(seed).choice(other, min(most, len(other)), replace=False)
-    return np.sort(np.concatenate([positive, some]))
 
 
 def _fit_temperature(

@@ -152,6 +152,33 @@ def likely_negatives(
     return np.sort(draw)
 
 
+def sample_cells(
+    index: np.ndarray, positive: np.ndarray, most: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all positive cells and at most so many others, drawn: enough to rank them by.
+
+    Parameters
+    ----------
+    index : array (n,) of int
+        Numbers of centres, e.g. of validation cells.
+    positive : array (all centres,) of bool
+    most : int
+        Cells that are not positive.
+    seed : int
+
+    Returns
+    -------
+    cells : array (m,) of int
+        Sorted.
+    weight : array (m,)
+        How many cells of `index` each stands for, 1 for positive ones.
+    """
+    known, other = index[positive[index]], index[~positive[index]]
+    drawn = np.random.default_rng(seed).choice(other, min(most, len(other)), replace=False)
+    cells = np.sort(np.concatenate([known, drawn]))
+    return cells, np.where(positive[cells], 1.0, len(other) / max(len(drawn), 1))
+
+
 def summed_distance(
     features: Callable[[np.ndarray], np.ndarray],
     positives: np.ndarray,

@@ -1,6 +1,6 @@
 """Prediction: a likelihood and an uncertainty for cells, and the maps made of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mpm import artefacts
 from mpm.classifier import Classifier, Fitted
 from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.folds import Fold
+from mpm.labels import sample_cells
 from mpm.mae import Encoder
 from mpm.map_files import read_facts, read_maps, write_prediction
 from mpm.memory import enough_memory
@@ -26,6 +27,7 @@ from mpm.windows import Windows
 __all__ = ["PREDICTION_COLUMNS", "predict", "predict_ensemble", "prediction_maps"]
 __all__ += ["predictions_path", "read_facts", "read_maps", "read_predictions"]
 __all__ += ["table", "tune_and_predict", "write_prediction"]
+THRESHOLD_CELLS = 2000  # unlabeled validation cells that the threshold is chosen on
 PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
 PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
 
@@ -275,8 +277,12 @@ def tune_and_predict(
     )
     shared: dict[str, Any] = {"samples": samples, "seed": seed, "device": device}
     # means over dropout samples lie nearer to 0.5 than plain passes: the threshold must know them
-    chosen, _ = predict(classifier, fold.windows, fold.validation, **shared)
-    threshold = best_threshold(positive[fold.validation], chosen)
+    threshold = choose_threshold(
+        lambda cells: predict(classifier, fold.windows, cells, **shared)[0],
+        fold.validation,
+        positive,
+        seed=seed,
+    )
     likelihood, spread = predict(classifier, fold.windows, fold.test, **shared)
     rows = table(
         fold,
@@ -289,6 +295,29 @@ def tune_and_predict(
         threshold=threshold,
     )
     return Fitted(classifier, threshold, history), rows
+
+
+def choose_threshold(
+    score: Callable[[np.ndarray], np.ndarray],
+    validation: np.ndarray,
+    positive: np.ndarray,
+    *,
+    seed: int,
+) -> float:
+    """Return the threshold of the largest F1 on validation cells, the unlabeled ones sampled.
+
+    Parameters
+    ----------
+    score : function
+        Numbers of centres (n,) to likelihoods (n,).
+    validation : array (n,) of int
+        Centres.
+    positive : array (all centres,) of bool
+    seed : int
+        Of the sample of `THRESHOLD_CELLS` unlabeled cells, each of which counts for several.
+    """
+    cells, weight = sample_cells(validation, positive, THRESHOLD_CELLS, seed=seed)
+    return best_threshold(positive[cells], score(cells), weight)
 
 
 def predictions_path(study: Study, target: str, source: str) -> Path:

@@ -22,6 +22,7 @@ from mpm.windows import Windows
 FEATURE_CELLS = 2000  # unlabeled cells whose features of the backbone are computed
 JUDGED_FEATURES = 1000  # the same of validation cells, as many as early stopping looks at
 DROPOUT_SAMPLES = 100
+KEPT_TABLES, KEPT_BYTES = 4, 100e6  # of features that two methods share, at most
 
 
 def fit_network(method: str, task: Task) -> Scorer:
@@ -86,7 +87,7 @@ def fit_on_features(method: str, task: Task) -> Scorer:
     """Fit logistic regression or boosting on what the head would see of the frozen backbone."""
     assert task.backbone is not None  # `methods.fit` has seen to it
     frozen = Classifier(deepcopy(task.backbone.encoder)).to(task.device)
-    see = partial(_features, frozen, task.device)
+    see = partial(_features, frozen, task)
     kind = "gradient_boosting" if method.endswith("boosting") else "logistic_regression"
     names = [f"feature {k}" for k in range(frozen.linear.in_features)]
     make = partial(_make_on_features, kind, task.seed, names)
@@ -111,7 +112,15 @@ def _make_on_features(kind: str, seed: int, names: list[str], **settings: Any) -
     return make_pipeline(StandardScaler(), baselines.make(kind, seed, names, **settings))
 
 
-def _features(
-    frozen: Classifier, device: torch.device | str, windows: Windows, index: np.ndarray
-) -> np.ndarray:
-    return fine_tuning.features_of(frozen, windows.to(device), index).cpu().numpy()
+def _features(frozen: Classifier, task: Task, windows: Windows, index: np.ndarray) -> np.ndarray:
+    """Features of centres (n, features); the last few tables are kept for the next method."""
+    sources = task.backbone, windows.canvas
+    key = (*map(id, sources), index.tobytes())
+    if key in task.kept:
+        return task.kept[key][0]
+    found = fine_tuning.features_of(frozen, windows.to(task.device), index).cpu().numpy()
+    if found.nbytes < KEPT_BYTES:
+        for old in list(task.kept)[: 1 - KEPT_TABLES]:
+            del task.kept[old]
+        task.kept[key] = found, sources  # an id stands for a thing as long as that lives
+    return found

@@ -35,14 +35,6 @@ def with_deposits(task: Task, share: float, *, seed: int) -> Task:
     return replace(task, positive=positive, deposit=deposit)
 
 
-def sample(task: Task, most: int, *, seed: int) -> np.ndarray:
-    """Return all positive test centres, and at most so many others, drawn; sorted (n,)."""
-    test = task.fold.test
-    known, others = test[task.positive[test]], test[~task.positive[test]]
-    drawn = np.random.default_rng(seed).choice(others, min(most, len(others)), replace=False)
-    return np.sort(np.concatenate([known, drawn]))
-
-
 def perturbations(task: Task, noise: Sequence[float], draws: int, *, seed: int) -> list[tuple]:
     """List what may happen to the evidence of a fold.
 

@@ -103,7 +103,7 @@ def calibration_edges(p: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf"))
 
 
-def best_threshold(y: np.ndarray, p: np.ndarray) -> float:
+def best_threshold(y: np.ndarray, p: np.ndarray, weight: np.ndarray | float = 1.0) -> float:
     """Return the threshold t of the largest F1 with the rule p >= t; for validation cells only.
 
     All distinct p are tried; of equal F1 the highest threshold wins, which calls the fewest cells.
@@ -114,6 +114,8 @@ def best_threshold(y: np.ndarray, p: np.ndarray) -> float:
         True in positive cells.
     p : ndarray (n,)
         Likelihood.
+    weight : ndarray (n,), optional
+        How many cells each of a sample stands for, as of `labels.sample_cells`.
 
     Returns
     -------
@@ -125,5 +127,7 @@ def best_threshold(y: np.ndarray, p: np.ndarray) -> float:
         return float("nan")
     order = np.argsort(-p, kind="stable")
     last = np.append(np.diff(p[order]) != 0, True)  # the last of each group of equal scores
-    f1 = 2 * np.cumsum(y[order]) / (np.arange(1, len(p) + 1) + y.sum())
+    weight = np.broadcast_to(weight, p.shape)[order]
+    found = np.cumsum(weight * y[order])
+    f1 = 2 * found / (np.cumsum(weight) + found[-1])
     return float(p[order][last][np.argmax(f1[last])])

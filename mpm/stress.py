@@ -11,8 +11,9 @@ import xarray as xr
 
 from mpm import artefacts, datacube, methods, metrics, trials
 from mpm.folds import Fold
+from mpm.labels import sample_cells
 from mpm.methods import Task
-from mpm.perturb import perturbations, sample, with_deposits
+from mpm.perturb import perturbations, with_deposits
 from mpm.scaling import apply_scaling, fit_scaling
 from mpm.splits import SplitSettings, cell_km, check, make_split
 from mpm.study import Study
@@ -51,7 +52,7 @@ class Plan:
     shares: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     noise: tuple[float, ...] = (0.1, 0.3, 1.0)
     draws: int = 3
-    most: int = 2000
+    most: int = 1000
     areas: tuple[float, ...] = (0.05,)
     scored: tuple[str, ...] = ("auc", "average_precision", "capture_05")
     bootstrap: int = 200
@@ -265,7 +266,7 @@ def lost_evidence(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.Da
     bench, method, task, plan
         As for `scores`.
     """
-    index = sample(task, plan.most, seed=bench.seed)
+    index, _ = sample_cells(task.fold.test, task.positive, plan.most, seed=bench.seed)
     scorer = bench.fit(method, task)
     whole = _drawn(task, index, scorer(task.fold.windows, index), plan)
     rows = _record("whole", np.nan, "", whole, plan)

@@ -9,6 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mpm import baselines
+from mpm.labels import sample_cells
 
 if TYPE_CHECKING:  # torch takes seconds to import, which tables of numbers need not wait for
     import torch
@@ -44,6 +45,8 @@ class Task:
         that are not pretrained are of its size, or of the preset's where there is none.
     device : device or str
         Of networks, which compute on as many threads as torch is set to.
+    kept : dict
+        What methods of one fold share, so that it is computed once: features of the backbone.
     """
 
     fold: "Fold"
@@ -55,6 +58,7 @@ class Task:
     preset: str = "demo"
     backbone: "mae.MaskedAutoencoder | None" = None
     device: "torch.device | str" = "cpu"
+    kept: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,7 @@ def shuffle_labels(task: Task) -> Task:
 
 def some(task: Task, part: str, most: int) -> np.ndarray:
     """Return positive centres of "train" or "validation" and at most `most` others, sorted (n,)."""
-    index = getattr(task.fold, part)
-    positive, other = index[task.positive[index]], index[~task.positive[index]]
-    if len(other) > most:
-        other = np.random.default_rng(task.seed).choice(other, most, replace=False)
-    return np.sort(np.concatenate([positive, other]))
+    return sample_cells(getattr(task.fold, part), task.positive, most, seed=task.seed)[0]
 
 
 def fit_best(

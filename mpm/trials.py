@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold, open_fold
 from mpm.memory import give_memory_back, processes_that_fit
 from mpm.methods import NEEDS_BACKBONE, Task
-from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings, make_split
 from mpm.study import Study
 
@@ -122,8 +122,8 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
     """
     fold = task.fold
     scorer = bench.fit(method, task)
-    threshold = best_threshold(
-        task.positive[fold.validation], scorer(fold.windows, fold.validation)
+    threshold = mapping.choose_threshold(
+        partial(scorer, fold.windows), fold.validation, task.positive, seed=task.seed
     )
     rows = mapping.table(
         fold,
@@ -297,6 +297,7 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
     backbone, seen = None, fold
     if any(map(_on_backbone, names)):
         backbone, seen = _backbone(bench, cubes, fold)
+    kept: dict = {}
     for name in names:
         yield (
             name,
@@ -310,6 +311,7 @@ def tasks(bench: Bench, split: str, number: int, names: Sequence[str]) -> Iterat
                 bench.preset,
                 backbone if _on_backbone(name) else None,
                 bench.device,
+                kept,
             ),
         )
 

@@ -359,3 +359,17 @@ def test_deposits_and_positive_cells_are_counted():
         ["south", "MVT", 1, 2, 66.667],
         ["south", "CD", 0, 0, 0],
     ]
+
+
+def test_a_sample_holds_every_positive_cell_and_counts_for_all():
+    "Cells 10 to 29, of which 12 and 20 are positive; each of 6 others stands for 3"
+    index, positive = np.arange(10, 30), np.isin(np.arange(40), [3, 12, 20])
+    cells, weight = labels.sample_cells(index, positive, 6, seed=1)
+    assert len(cells) == 8 and (np.diff(cells) > 0).all() and set(cells) < set(index)
+    assert cells[positive[cells]].tolist() == [12, 20]
+    assert weight.tolist() == [1.0 if positive[cell] else 3.0 for cell in cells]
+    assert not np.array_equal(cells, labels.sample_cells(index, positive, 6, seed=2)[0])
+    cells, weight = labels.sample_cells(index, positive, 99, seed=1)
+    assert cells.tolist() == index.tolist() and set(weight) == {1.0}
+    cells, weight = labels.sample_cells(np.array([12, 20]), positive, 5, seed=1)
+    assert (cells.tolist(), weight.tolist()) == ([12, 20], [1.0, 1.0])

@@ -330,3 +330,32 @@ def test_the_table_of_methods_says_what_each_sees_and_chooses():
     sees = table["sees"]
     assert sees[methods.NAMES["random_forest_window"]] == "the cell, mean and spread of its window"
     assert sees[methods.NAMES["mae_features_logistic"]] == "the window"
+
+
+def test_methods_on_one_backbone_compute_its_features_once(monkeypatch):
+    "The second fits and scores on what the first has kept; another backbone or evidence is new"
+    shared, computed = replace(task(), kept={}), []
+    compute = fine_tuning.features_of
+
+    def features_of(model, windows, index):
+        computed.append(len(index))
+        return compute(model, windows, index)
+
+    monkeypatch.setattr(fine_tuning, "features_of", features_of)
+    windows, test = shared.fold.windows, shared.fold.test
+
+    def scores(name, own):
+        return methods.fit(name, own)(windows, test)
+
+    scores("mae_features_logistic", shared)
+    assert len(computed) == 3  # training, validation, test
+    boosting = scores("mae_features_boosting", shared)
+    assert len(computed) == 3
+    fresh = replace(shared, kept={})
+    np.testing.assert_array_equal(boosting, scores("mae_features_boosting", fresh))
+    assert len(computed) == 6
+    other = replace(shared, backbone=mae.build(tiny(layers=4), 2))
+    assert not np.array_equal(scores("mae_features_boosting", other), boosting)
+    assert len(computed) == 9 and len(shared.kept) == 4
+    methods.fit("mae_features_boosting", other)(replace(windows, canvas=windows.canvas + 1), test)
+    assert len(computed) == 10

@@ -66,15 +66,6 @@ def test_a_deposit_that_is_parted_is_forgotten_in_training_cells_only(task):
         assert known(few)[-2:] == [4, 0]
 
 
-def test_the_sample_holds_every_positive_test_cell(task):
-    "And at most so many others, in order"
-    test = task.fold.test
-    few = perturb.sample(task, 2, seed=1)
-    assert len(few) == 3 and (np.diff(few) > 0).all()
-    assert few[task.positive[few]].tolist() == test[task.positive[test]].tolist()
-    assert perturb.sample(task, 99, seed=1).tolist() == test.tolist()
-
-
 def test_lost_planes_count_as_never_observed(task):
     "Centres are NaN, windows hold the training mean, and the windows themselves stay as they were"
     windows = task.fold.windows

@@ -29,6 +29,17 @@ def test_threshold_by_hand():
     assert np.isnan(best_threshold([False, False], [0.1, 0.2]))
 
 
+def test_a_weighed_cell_counts_for_several():
+    """With every other cell three times F1 is best, 2 x 2 / (2 + 3), before the first of them"""
+    y = np.array([1, 1, 0, 1, 0, 0], dtype=bool)
+    p = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    weight = np.where(y, 1.0, 3.0)
+    assert best_threshold(y, p, weight) == 0.8
+    assert best_threshold(y, p, weight) == best_threshold(
+        *(np.repeat(a, [1, 1, 3, 1, 3, 3]) for a in (y, p))
+    )
+
+
 @pytest.mark.parametrize("digits", [None, 1])
 def test_no_threshold_beats_the_best(digits):
     y, p, _ = simulate_fold(cells=300, digits=digits)
