@@ -18,6 +18,7 @@ include_patterns = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "data/comparisons/README.md",
+    "data/scores/README.md",
     "docs/**.md",
     "notebooks/*.ipynb",
 ]
@@ -36,7 +37,6 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # they would come from another host, and no output is a widget
 myst_heading_anchors = 3
-myst_enable_extensions = ["attrs_inline"]
 default_role = "literal"
 toc_object_entries = False
 autodoc_member_order = "bysource"

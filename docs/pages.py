@@ -32,6 +32,7 @@ notebooks/*
 docs/running
 docs/studies
 data/comparisons/README
+data/scores/README
 CONTRIBUTING
 CHANGELOG
 ```

@@ -143,7 +143,8 @@ def _own(step: Step) -> dict[str, dict]:
 def _inputs(setup: Study, made: RunRecord) -> dict[str, str]:
     """Return short checksums of the study, its files and the data that come with the compendium."""
     own = artefacts.home() / "data"
-    tracked = [*sorted(own.glob("*.json")), *sorted((own / "comparisons").glob("*.[cj]s*"))]
+    kept = [path for name in ("comparisons", "scores") for path in (own / name).glob("*.[cj]s*")]
+    tracked = [*sorted(own.glob("*.json")), *sorted(kept)]
     files = {f"data/{path.relative_to(own).as_posix()}": artefacts.sha256(path) for path in tracked}
     files |= made.inputs | {"study file": made.study_hash}
     return {name: checksum[:16] for name, checksum in files.items()}

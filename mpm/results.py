@@ -1,4 +1,4 @@
-"""The README's tables of results, written from the scores of a run and from comparisons.
+"""The README's tables of results, written from the scores of runs and from comparisons.
 
 The README names each table between two comments, `<!-- results NAME -->` and `<!-- end -->`, and
 what stands between them is replaced; nothing is typed by hand.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mpm import artefacts
+from mpm import artefacts, study_scores
 from mpm.evaluation import score_table
 from mpm.metrics import read_scores
 from mpm.plots import METHODS
@@ -31,11 +31,12 @@ SHOWN = (
     "distance_to_deposit",
 )
 REAL = ("us_midcontinent_mini", "znpb")
+SPLITS_OF_REAL = ("blocks", "region", "random")
 PAIR = ("random network", "patches masked")
 
 
 def write(study: str = "demo", target: str = "MVT", *, seed: int = 7) -> Path:
-    """Write both tables into the README.
+    """Write all tables into the README.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ def write(study: str = "demo", target: str = "MVT", *, seed: int = 7) -> Path:
     """
     place = artefacts.home() / "README.md"
     text = place.read_text(encoding="utf-8")
-    for name, table in {study: of_methods(study, target, seed=seed), "real": of_real()}.items():
+    tables = {study: of_methods(study, target, seed=seed), "studies": of_studies()}
+    for name, table in (tables | {"real": of_real()}).items():
         text = _put(text, name, table)
     with artefacts.atomic(place) as fresh:
         fresh.write_text(text, encoding="utf-8")
@@ -107,6 +109,35 @@ def of_methods(study: str, target: str, *, seed: int) -> str:
     rows.append(["any ranking at random", *(text for share in shares for text in ("0.500", share))])
     head = ["method", *(f"{label}, {split}" for split in SPLITS for label in METRICS.values())]
     return _markdown(head, rows)
+
+
+def of_studies() -> str:
+    """Lay out the AUC of methods on real ground, from `data/scores`.
+
+    Returns
+    -------
+    str
+        A Markdown table: methods down, studies and splits across; the best mean over studies under
+        blocks comes first, and a cell is empty where a method was not run.
+    """
+    scores = study_scores.read()
+    own = scores[(scores["metric"] == "auc") & scores["method"].isin(SHOWN)]
+    texts = {
+        key: score_table(part, ["auc"], SHOWN)["auc"]
+        for key, part in own.groupby(["study", "target"], sort=False)
+    }
+    columns = [
+        (key, split)
+        for key, text in texts.items()
+        for split in SPLITS_OF_REAL
+        if split in text.index.get_level_values("split")
+    ]
+    blocks = own[own["split"] == "blocks"].groupby("method")["value"].mean()
+    rows = [
+        [METHODS[name], *(texts[key].get((split, name), "") for key, split in columns)]
+        for name in blocks.sort_values(ascending=False).index
+    ]
+    return _markdown(["method", *(f"{', '.join(key)}: {split}" for key, split in columns)], rows)
 
 
 def of_real() -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mpm.evaluation import SPLITS, in_order, is_control
 from mpm.plots import METHODS, grid, readable
@@ -263,25 +264,40 @@ def split_gap(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     Parameters
     ----------
     scores : DataFrame
-        Rows of the score table with fold "mean".
+        Rows of the score table with fold "mean"; a panel for each study and target.
     metric : str
     title : str
         Of the axis.
     """
-    rows = scores[scores["metric"] == metric].pivot(index="method", columns="split", values="value")
-    splits = in_order(rows.columns, SPLITS)
-    rows = rows.loc[in_order(rows.index, list(METHODS))[::-1]]
-    size = (6.5, 0.24 * len(rows) + 1.2)
-    fig, ax = plt.subplots(figsize=size, layout="constrained")
-    height = np.arange(len(rows))
-    ax.hlines(height, rows.min(axis=1), rows.max(axis=1), color="0.75", linewidth=1.5)
-    for k, split in enumerate(splits):
-        marker = SPLIT_MARKERS.get(split, "X")
-        color = "black" if split == "random" else f"C{k}"
-        ax.plot(rows[split], height, marker, color=color, label=split, markersize=6)
-    ax.set_yticks(height, [named(name) for name in rows.index], fontsize=8)
-    ax.grid(axis="y", color="0.93")
-    ax.set(xlabel=title)
-    fig.legend(loc="outside upper right", ncols=len(splits), title="split")
+    scores = scores[scores["metric"] == metric]
+    splits = in_order(scores["split"], SPLITS)
+    order = in_order(scores["method"], list(METHODS))[::-1]
+    panels = list(scores.groupby(["study", "target"], sort=False))
+    size = (max(6.5, 2.2 + 2.4 * len(panels)), 0.24 * len(order) + 1.2)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (names, own) in zip(axes[0], panels, strict=True):
+        _gaps(ax, own.pivot(index="method", columns="split", values="value").reindex(order), splits)
+        ax.set(xlabel=title, title=", ".join(names) if len(panels) > 1 else "")
+    handles = [Line2D([], [], linestyle="", label=split, **_look(split)) for split in splits]
+    fig.legend(handles=handles, loc="outside upper right", ncols=len(splits), title="split")
     sns.despine(fig)
     return fig
+
+
+def _gaps(ax: Axes, rows: pd.DataFrame, splits: Sequence[str]) -> None:
+    """Draw scores (methods down, splits across) from the lowest row up."""
+    height = np.arange(len(rows))
+    ax.hlines(height, rows.min(axis=1), rows.max(axis=1), color="0.75", linewidth=1.5)
+    for split in in_order(rows.columns, splits):
+        ax.plot(rows[split], height, linestyle="", label=split, **_look(split))
+    ax.set_yticks(height, [named(name) for name in rows.index], fontsize=8)
+    ax.grid(axis="y", color="0.93")
+
+
+def _look(split: str) -> dict[str, Any]:
+    """Marker of a split, the same in all panels."""
+    number = list(SPLIT_MARKERS).index(split) if split in SPLIT_MARKERS else len(SPLIT_MARKERS)
+    color = "black" if split == "random" else f"C{number}"
+    return {"marker": SPLIT_MARKERS.get(split, "X"), "color": color, "markersize": 6}

@@ -56,7 +56,8 @@ def block_side_curves(table: pd.DataFrame, *, metric: str, chosen_km: float) -> 
     behind = rows["name"] == "dead zone"
     fig, axes = _panels(rows[~behind])
     sides = sorted(rows.loc[~behind, "level"].unique())
-    least = min(side for side in sides if side > 0)
+    # a small region may hold the blocks of no side at all
+    least = min((side for side in sides if side > 0), default=chosen_km)
     for ax, (_, own) in zip(axes, _by_method(rows[behind], rows), strict=True):
         ax.axvline(chosen_km, color="0.6", linewidth=0.8, linestyle=":")
         ax.vlines(own["level"], own["low"], own["high"], color="C1", linewidth=1.2)

@@ -145,6 +145,7 @@ LEVELS = [
         "crate",
         "overview",
         "refresh",
+        "study_scores",
         "results",
         "status",
         "verify",

@@ -141,6 +141,7 @@ def readme(home, monkeypatch):  # noqa: F811
     place = home / "README.md"
     place.write_text(
         "A\n<!-- results tiny -->\nold\n<!-- end -->\nB\n<!-- results real -->\n<!-- end -->\n"
+        "<!-- results studies -->\n<!-- end -->\n"
     )
     values = {"oracle": 0.9, "mae": 0.2, "random_forest": 0.4}
     rows = [
@@ -159,6 +160,13 @@ def readme(home, monkeypatch):  # noqa: F811
     first = keys | {"variant": "random network", "value": 0.7, "low": 0.65, "high": 0.75}
     first |= {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0}
     other = first | {"variant": "patches masked", "value": 0.8, "difference": 0.1}
+    real = {"study": "own", "target": "CD", "seed": 7, "metric": "auc", "low": 0.1, "high": 0.9}
+    scored = [("blocks", "mae", 0.6), ("random", "mae", 0.8), ("blocks", "random_forest", 0.7)]
+    scored += [("latitude", "mae", 0.5), ("blocks", "pu_bagging", 0.65)]
+    (home / "data" / "scores").mkdir()
+    pd.DataFrame(
+        [real | dict(zip(["split", "method", "value"], each, strict=True)) for each in scored]
+    ).to_csv(home / "data" / "scores" / "own_CD.csv", index=False)
     (home / "data" / "comparisons").mkdir()
     probe = first | {"head": "probe", "value": 0.1}
     pd.DataFrame([first, other, probe]).to_csv(
@@ -177,6 +185,11 @@ def test_tables_replace_what_stood_there(readme):
     ] + [["any ranking at random", "0.500", "0.900", "0.500", "0.900"]]
     interval = ["0.700 (0.650 to 0.750)", "0.800 (0.650 to 0.750)", "+0.100 (+0.000 to +0.000)"]
     assert table_of(text, "real") == [["own, MVT", "AUC", *interval]]
+    assert "| method | own, CD: blocks | own, CD: random |" in text
+    assert table_of(text, "studies") == [
+        ["random forest", "0.700 (0.100 to 0.900)", ""],
+        ["MAE, fine-tuned", "0.600 (0.100 to 0.900)", "0.800 (0.100 to 0.900)"],
+    ]
     assert text.startswith("A\n") and "\nB\n" in text and "old" not in text
     results.write("tiny")
     assert readme.read_text() == text

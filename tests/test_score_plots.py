@@ -18,7 +18,8 @@ def house_style():
 
 
 def table(*rows) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["method", "split", "value", "low", "high"])
+    columns = ["method", "split", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(study="toy", target="MVT")
 
 
 def rows_of(ax) -> dict:
@@ -183,6 +184,19 @@ def test_the_gap_of_the_splits_is_drawn_for_every_method():
     np.testing.assert_array_equal(drawn["blocks"][0], [0.75, 0.7, np.nan, 0.95])
     np.testing.assert_array_equal(drawn["random"][0], [np.nan, 0.9, 0.97, np.nan])
     assert ax.get_xlabel() == "AUC (1)"
+
+
+def test_the_gap_of_the_splits_has_a_panel_a_study():
+    "Methods have the same row in all of them, splits the same marker, also where one is missing"
+    other = SCORES[SCORES["method"] == "random_forest"].assign(study="real")
+    scores = pd.concat([SCORES, other]).assign(metric="auc")
+    fig = score_plots.split_gap(scores, "auc", "AUC (1)")
+    toy, real = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == ["toy, MVT", "real, MVT"]
+    np.testing.assert_array_equal(lines(real)["random"][0], [np.nan, np.nan, 0.97, np.nan])
+    marks = {ax: {line.get_label(): line.get_marker() for line in ax.lines} for ax in fig.axes}
+    assert marks[real] == {"random": marks[toy]["random"]} and len(set(marks[toy].values())) == 2
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["blocks", "random"]
 
 
 def test_figures_of_many_methods_and_splits_are_small(tmp_path, monkeypatch):

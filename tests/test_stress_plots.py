@@ -69,6 +69,17 @@ def test_single_cells_lie_at_zero_of_the_block_sides():
     assert "220 km behind a dead zone" in fig.get_supxlabel()
 
 
+def test_without_room_for_any_block_the_chosen_ones_are_drawn():
+    rows = [
+        ("random_forest", "block_side", 0.0, "", "auc", 0.9, 0.8, 1.0),
+        ("random_forest", "block_side", 220.0, "dead zone", "auc", 0.6, 0.5, 0.7),
+    ]
+    fig = stress_plots.block_side_curves(table(rows), metric="auc", chosen_km=220)
+    [ax] = [ax for ax in fig.axes if ax.get_visible()]
+    assert drawn(ax, "C1") == [[[220, 0.6]]] and ticks(ax.xaxis) == ["0"]
+    assert ax.get_xlim()[1] > 220
+
+
 def test_changes_are_bold_where_their_interval_leaves_out_zero():
     "Layers, groups and the rest down, methods across, blue for a loss and red for a gain"
     rows = [
