@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from mpm.study import Study
 # packages that show or fetch and decide no number
 _BYSTANDERS = {"ipywidgets", "jupyterlab", "nbval", "pooch", "psutil", "tqdm"}
 _SHOWN = 4  # names that a reason lists
+# folders of tables under data, and the modules through which notebooks read them
+READERS = {"comparisons": "comparison_table", "scores": "study_scores"}
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ def plan(steps: list[Step], setup: Study, made: RunRecord, *, force: bool = Fals
         name: entry.get("key") if entry["status"] == "done" else None
         for name, entry in made.notebooks.items()
     }
-    shared = {"inputs": _inputs(setup, made), "environment": _environment(made)}
+    environment = {"environment": _environment(made)}
     planned = []
     for step in steps:
         earlier = {name: key for name, key in keys.items() if order(name) < order(step.name)}
-        made_of = _own(step) | shared | {"earlier": earlier}
+        own = _own(step)
+        made_of = own | {"inputs": _inputs(setup, made, own["code"])} | environment
+        made_of |= {"earlier": earlier}
         key = _hash(json.dumps(made_of, sort_keys=True))
         why = stale(made.notebooks.get(step.name), made_of, setup)
         planned.append(Planned(step, made_of, key, why or (("forced",) if force else ())))
@@ -140,10 +145,11 @@ def _own(step: Step) -> dict[str, dict]:
     }
 
 
-def _inputs(setup: Study, made: RunRecord) -> dict[str, str]:
+def _inputs(setup: Study, made: RunRecord, code: Iterable[str]) -> dict[str, str]:
     """Return short checksums of the study, its files and the data that come with the compendium."""
     own = artefacts.home() / "data"
-    kept = [path for name in ("comparisons", "scores") for path in (own / name).glob("*.[cj]s*")]
+    folders = [name for name, reader in READERS.items() if reader in code]
+    kept = [path for name in folders for path in (own / name).glob("*.[cj]s*")]
     tracked = [*sorted(own.glob("*.json")), *sorted(kept)]
     files = {f"data/{path.relative_to(own).as_posix()}": artefacts.sha256(path) for path in tracked}
     files |= made.inputs | {"study file": made.study_hash}

@@ -273,7 +273,7 @@ def split_gap(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     splits = in_order(scores["split"], SPLITS)
     order = in_order(scores["method"], list(METHODS))[::-1]
     panels = list(scores.groupby(["study", "target"], sort=False))
-    size = (max(6.5, 2.2 + 2.4 * len(panels)), 0.24 * len(order) + 1.2)
+    size = (max(6.5, 2.2 + 2.7 * len(panels)), 0.24 * len(order) + 1.2)
     fig, axes = plt.subplots(
         1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )

@@ -1,12 +1,16 @@
 """Why results are not up to date, from records written by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import pytest
 from toy_notebooks import FIRST, home, write_notebook  # noqa: F401  (home is a fixture)
 
 from mpm import artefacts, freshness, record, steps
 from mpm.study import load
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -62,12 +66,33 @@ def test_a_package_that_only_shows_things_changes_nothing(done):
 
 
 def test_data_that_come_with_the_compendium_are_inputs(done):
-    "Notebooks 02 and 03 read the table of comparisons"
+    "Lists of facts concern every notebook"
     setup, made = done
-    table = artefacts.home() / "data" / "comparisons" / "tiny.csv"
+    (artefacts.home() / "data" / "facts.json").write_text("{}")
+    assert why(setup, made)[0] == ("inputs (data/facts.json)",)
+
+
+@pytest.mark.parametrize(("folder", "module"), list(freshness.READERS.items()))
+def test_tables_are_inputs_of_the_notebooks_that_read_them(done, monkeypatch, folder, module):
+    "A new comparison concerns notebooks 02 and 03, and not the data of notebook 01"
+    setup, made = done
+    table = artefacts.home() / "data" / folder / "tiny.csv"
     table.parent.mkdir()
     table.write_text("variant,auc\n")
-    assert why(setup, made)[0] == ("inputs (data/comparisons/tiny.csv)",)
+    assert why(setup, made) == [(), ()]
+    monkeypatch.setattr(freshness, "code_used", lambda text: {module: "new"})
+    assert f"inputs (data/{folder}/tiny.csv)" in why(setup, made)[0]
+
+
+def test_the_readers_of_tables_are_modules():
+    "Notebooks 02 and 03 read comparisons, 05 scores"
+    used = {}
+    for name in ("01_data_preparation", "02_mae_pretraining", "03_fine_tuning", "05_evaluation"):
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        code = freshness.code_used("\n".join(c.source for c in cells if c.cell_type == "code"))
+        used[name[:2]] = sorted(freshness.READERS.values() & code.keys())
+    comparisons, scores = ["comparison_table"], ["study_scores"]
+    assert used == {"01": [], "02": comparisons, "03": comparisons, "05": scores}
 
 
 def test_changed_cells_and_code_are_told_apart(done, home, monkeypatch):
