@@ -114,7 +114,7 @@ def _make_on_features(kind: str, seed: int, names: list[str], **settings: Any) -
 
 def _features(frozen: Classifier, task: Task, windows: Windows, index: np.ndarray) -> np.ndarray:
     """Features of centres (n, features); the last few tables are kept for the next method."""
-    sources = task.backbone, windows.canvas
+    sources = task.backbone, windows.canvas, windows.seen
     key = (*map(id, sources), index.tobytes())
     if key in task.kept:
         return task.kept[key][0]

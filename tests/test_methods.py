@@ -357,5 +357,7 @@ def test_methods_on_one_backbone_compute_its_features_once(monkeypatch):
     other = replace(shared, backbone=mae.build(tiny(layers=4), 2))
     assert not np.array_equal(scores("mae_features_boosting", other), boosting)
     assert len(computed) == 9 and len(shared.kept) == 4
-    methods.fit("mae_features_boosting", other)(replace(windows, canvas=windows.canvas + 1), test)
-    assert len(computed) == 10
+    score = methods.fit("mae_features_boosting", other)
+    for change in ({"canvas": windows.canvas + 1}, {"seen": ~windows.seen}):
+        score(replace(windows, **change), test)
+    assert len(computed) == 11
