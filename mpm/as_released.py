@@ -187,7 +187,7 @@ def protocol_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], step: str, numb
     scaling = fit_scaling(regions, [cube["valid"].values for cube in regions])
     windows = _scaled(regions, scaling, side)
     positive, _ = labels(cubes, windows, bench.target)
-    inside = _inside(regions, windows) if how.whole_windows else np.ones(len(windows), bool)
+    inside = windows.take(_inside(regions)) if how.whole_windows else np.ones(len(windows), bool)
     known, others = np.flatnonzero(positive & inside), np.flatnonzero(~positive & inside)
     if len(known) < FEWEST:
         raise ValueError(
@@ -211,14 +211,32 @@ def _scaled(regions: Sequence[xr.Dataset], scaling: Scaling, side: int) -> Windo
     return make_windows([apply_scaling(cube, scaling) for cube in regions], side)
 
 
-def _inside(regions: Sequence[xr.Dataset], windows: Windows) -> np.ndarray:
-    """Tell centres whose published window lies on valid cells only, (n,) bool."""
+def obstacle(regions: Sequence[xr.Dataset], target: str) -> str:
+    """Say why the ladder cannot be climbed: too few positive cells for its first step; else "".
+
+    Parameters
+    ----------
+    regions : sequence of Dataset
+    target : str
+    """
+    planes = zip(regions, _inside(regions), strict=True)
+    known = sum(int((cube[target].values & plane).sum()) for cube, plane in planes)
+    if known >= FEWEST:
+        return ""
+    return (
+        f"no ladder: {known} positive cells of {target} have a whole window of {WINDOW} cells, and "
+        f"the published protocol, which parts them three ways, needs {FEWEST}"
+    )
+
+
+def _inside(regions: Sequence[xr.Dataset]) -> list[np.ndarray]:
+    """Tell cells whose published window lies on valid cells only, a bool (y, x) a region."""
     planes = []
     for cube in regions:
         plane = np.zeros(cube["valid"].shape, bool)
         plane[window_centres(cube["valid"].values, WINDOW, min_valid=1.0)] = True
         planes.append(plane)
-    return windows.take(planes)
+    return planes
 
 
 def _deal(cells: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

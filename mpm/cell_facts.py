@@ -54,7 +54,8 @@ def _state(setting: Setting, centre: int, name: str) -> str:
             values = cube["evidence"].sel(layer=plane).values
             if values[cell] > 0.5:
                 share = np.nanmean(values[valid])
-                return f"{readable(plane)}, as {100 * share:.0f} % of the region"
+                own = readable(plane).removeprefix(f"{readable(name)}: ")
+                return f"{readable(name)}, here {own}, as {100 * share:.0f} % of the region"
         return f"{readable(name)}: none of the classes"
     layer = cube["evidence"].sel(layer=name)
     value, known = layer.values[cell], layer.values[valid]

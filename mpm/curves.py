@@ -116,8 +116,9 @@ def reliability(
     place = index * count + np.searchsorted(calibration_edges(p, bins), p[y])
     cells = np.bincount(place, minlength=number * count).reshape(number, count)
     found = deposit_weights("", number, draws, seed)[1:] @ cells
-    rate = found / (found + (table["cells"] - table["positives"]).to_numpy())
-    low, high = np.percentile(rate, [2.5, 97.5], axis=0)
+    with np.errstate(invalid="ignore"):  # no deposit drawn where there is nothing else: 0 / 0
+        rate = found / (found + (table["cells"] - table["positives"]).to_numpy())
+    low, high = np.nanpercentile(rate, [2.5, 97.5], axis=0)
     none = (table["positives"] == 0).to_numpy()
     high[none] = np.minimum(1, 3 * y.sum() / max(number, 1) / table["cells"][none])
     few = np.full(count, np.nan)

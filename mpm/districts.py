@@ -88,6 +88,38 @@ def district_ground(
     return numbers
 
 
+def check_apart(cubes: Sequence[xr.Dataset], dead_cells: int) -> None:
+    """Raise if regions share ground, or lie so close that windows of one reach into another.
+
+    Parameters
+    ----------
+    cubes : sequence of Dataset
+        With `valid`; without a CRS nothing is checked.
+    dead_cells : int
+        Half a window and the label radius, in cells.
+
+    Raises
+    ------
+    ValueError
+        If valid cells of two regions lie within the dead zone: a split that holds out ground of one
+        region would train on it, or beside it, in the other. The message says what to change.
+    """
+    if len(cubes) < 2 or any(cube.rio.crs is None for cube in cubes):
+        return  # no other region, or nobody knows where they lie
+    places = [_on_sphere(*_of_valid(cube)) for cube in cubes]
+    for k, own in enumerate(places):
+        for other in range(k):
+            gap = (dead_cells + 1) * max(cell_km(cubes[k]), cell_km(cubes[other]))
+            distance, _ = cKDTree(own).query(places[other], distance_upper_bound=gap)
+            if (away := distance.min(initial=np.inf)) < gap:
+                names = [cubes[i].attrs.get("region", f"number {i + 1}") for i in (other, k)]
+                raise ValueError(
+                    f"regions {' and '.join(names)} come within {away:.3g} km of each other, less "
+                    f"than the dead zone of {gap:.3g} km, so that held-out ground of one would be "
+                    "trained on in the other; make them one region, or move their bounds apart"
+                )
+
+
 def find_districts(
     cubes: Sequence[xr.Dataset], targets: Sequence[str], *, most: int, km: float, dead_km: float
 ) -> np.ndarray:

@@ -10,6 +10,24 @@ EARTH = 6_371_000.0  # mean radius (m)
 _HAIR = 0.1  # degrees: how far off 180 or a pole files may cut polygons open
 
 
+def crs_code(crs: object) -> str:
+    """Return the authority's code of a CRS, e.g. "EPSG:5070"; "" if none is the same CRS.
+
+    Parameters
+    ----------
+    crs : CRS, or what `pyproj.CRS` takes
+
+    Returns
+    -------
+    str
+        Files rarely hold the code itself, and a CRS may bear the name of another than it is.
+    """
+    crs = pyproj.CRS(crs)
+    code = crs.to_authority(min_confidence=20)
+    same = code and pyproj.CRS.from_authority(*code).equals(crs, ignore_axis_order=True)
+    return ":".join(code) if code and same else ""
+
+
 def window(
     cells: xr.DataArray, crs: pyproj.CRS, reach: float
 ) -> tuple[float, float, float, float] | None:

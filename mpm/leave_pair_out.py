@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import xarray as xr
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mpm import baselines
@@ -68,18 +67,22 @@ def leave_pair_out_auc(
         raise ValueError(f"{len(numbers)} deposits and {len(unlabeled)} unlabeled cells: no pair")
     rng = np.random.default_rng(seed)
     each = min(-(-pairs // len(numbers)), len(unlabeled))
-    wins = np.empty((len(numbers), each))
+    wins = np.full((len(numbers), each), np.nan)
     for k, number in enumerate(numbers):
         cells = np.flatnonzero(deposit == number)
         for j, other in enumerate(rng.choice(unlabeled, each, replace=False)):
             pair = np.append(cells, other)
             train = _rest(place, pair, dead_cells)
-            _enough(deposit[train], number, place[other])
+            if not 0 < (deposit[train] >= 0).sum() < len(train):
+                continue  # no deposit or no unlabeled cell is left to train on
             score = np.asarray(fit_score(train, pair), dtype="float64")
             if score.shape != pair.shape:
                 raise ValueError(f"fit_score gave {score.shape} scores for {len(pair)} cells")
             wins[k, j] = np.mean((score[:-1] > score[-1]) + (score[:-1] == score[-1]) / 2)
-    return mean_interval(wins.mean(axis=1), draws=draws, seed=seed)
+    possible = ~np.isnan(wins).all(axis=1)
+    if not possible.any():
+        return Interval(np.nan, np.nan, np.nan)
+    return mean_interval(np.nanmean(wins[possible], axis=1), draws=draws, seed=seed)
 
 
 def tabular_auc(
@@ -126,10 +129,11 @@ def tabular_auc(
     kept = np.sort(np.concatenate([known, drawn]))
     layers = regions[0]["layer"].values.tolist()
     make = partial(baselines.make, method, seed, layers)
+    binary = regions[0]["kind"].values == "binary"  # classes stay what they are, 0 or 1
     return leave_pair_out_auc(
         place[kept],
         number[kept],
-        partial(_fit_score, make, table[kept], number[kept] >= 0),
+        partial(_fit_score, make, table[kept], number[kept] >= 0, binary),
         dead_cells=dead_cells,
         pairs=pairs,
         draws=draws,
@@ -141,12 +145,14 @@ def _fit_score(
     make: Callable[[], BaseEstimator],
     table: np.ndarray,
     positive: np.ndarray,
+    binary: np.ndarray,
     train: np.ndarray,
     pair: np.ndarray,
 ) -> np.ndarray:
     """Standardise and fit on some rows of a table, score others."""
-    model = make_pipeline(StandardScaler(), make()).fit(table[train], positive[train])
-    return model.predict_proba(table[pair])[:, 1]
+    scaler = StandardScaler().fit(table[train])
+    learnt, asked = (np.where(binary, table[i], scaler.transform(table[i])) for i in (train, pair))
+    return make().fit(learnt, positive[train]).predict_proba(asked)[:, 1]
 
 
 def _rest(place: np.ndarray, pair: np.ndarray, dead_cells: int) -> np.ndarray:
@@ -156,11 +162,3 @@ def _rest(place: np.ndarray, pair: np.ndarray, dead_cells: int) -> np.ndarray:
         away = np.maximum(abs(place[:, 1] - row), abs(place[:, 2] - col))
         near |= (place[:, 0] == region) & (away <= dead_cells)
     return np.flatnonzero(~near)
-
-
-def _enough(deposit: np.ndarray, number: int, other: np.ndarray) -> None:
-    if not (deposit >= 0).any() or not (deposit < 0).any():
-        raise ValueError(
-            f"deposit {number} and cell {tuple(other.tolist())} (region, row, column) leave no "
-            "deposit or no unlabeled cell beyond their dead zone to train on; make it smaller"
-        )

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pyproj
 import xarray as xr
 
 from mpm import __version__, artefacts, datacube, map_styles
+from mpm.geography import crs_code
 from mpm.study import Study
 
 NOT_CHECKED = "not checked"
@@ -136,10 +136,8 @@ def _range(plane: xr.DataArray) -> list[float] | None:
 
 def _geometry(plane: xr.DataArray) -> dict:
     """CRS, cell size, bounds (m) and size of a map's grid."""
-    crs = pyproj.CRS(plane.rio.crs)
-    code = crs.to_authority(min_confidence=20)
     return {
-        "crs": ":".join(code) if code else crs.to_wkt(),
+        "crs": crs_code(plane.rio.crs) or plane.rio.crs.to_wkt(),
         "cell_m": abs(plane.rio.resolution()[0]),
         "bounds_m": list(plane.rio.bounds()),
         "rows": plane.sizes["y"],

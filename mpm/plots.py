@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pyproj
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,6 +18,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from mpm import artefacts
+from mpm.geography import crs_code
 from mpm.method_names import NAMES
 
 DPI = 150
@@ -343,10 +343,11 @@ def likelihood_maps(
 
 
 def _shared_limits(name: str, results: Sequence[xr.Dataset]) -> tuple[float, float]:
-    """Colour range of all regions together; of likelihoods, which are ranks, what occurs."""
+    """Colour range of all regions together: of likelihoods 0 to 1, as on every map of them."""
+    if name == "likelihood":
+        return 0.0, 1.0
     values = np.concatenate([result[name].values.ravel() for result in results])
-    low, high = np.nanpercentile(values, [1, 99])
-    return (0.0 if name == "uncertainty" else float(low)), float(high)
+    return 0.0, float(np.nanpercentile(values, 99))
 
 
 def held_out_maps(
@@ -398,7 +399,7 @@ def contrast_bars(table: pd.DataFrame, *, minimum: float) -> Figure:
         rows["contrast"], range(len(rows)), xerr=error, fmt="none", ecolor="0.3", linewidth=0.8
     )
     ax.set_yticks(range(len(rows)), [readable(name) for name in rows["layer"]], fontsize=8)
-    ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey: |C / s(C)| below {minimum})")
+    ax.set(xlabel=f"contrast C = W⁺ − W⁻ (grey, not used: |C / s(C)| below {minimum})")
     sns.despine(fig)
     return fig
 
@@ -521,7 +522,7 @@ def extent_km(layer: xr.DataArray | xr.Dataset) -> tuple[float, float, float, fl
 
 def note_crs(layer: xr.DataArray, ax: Axes) -> None:
     """Write the authority's code of a map's (y, x) projection into its corner."""
-    name = ":".join(pyproj.CRS(layer.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
+    name = crs_code(layer.rio.crs) or "local CRS"
     note = ax.annotate(name, (0.99, 0.01), xycoords="axes fraction", fontsize=6.5, ha="right")
     note.set_path_effects(halo("white", 1.5))
 

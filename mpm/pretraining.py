@@ -13,6 +13,7 @@ import xarray as xr
 
 from mpm import __version__, adapted, datacube, mae, transfer
 from mpm.devices import device_of, fabric_on
+from mpm.districts import check_apart
 from mpm.folds import Fold, make_fold, read_settings, write_settings
 from mpm.splits import SplitSettings, auto_block_km, cell_km, dead_cells
 from mpm.study import Study
@@ -49,17 +50,24 @@ def split_settings(
         deposit of a target.
     block_km : float
         Side of a block (km); 0: such that a fold has about five.
+
+    Raises
+    ------
+    ValueError
+        If regions share ground, or lie within the dead zone of each other.
     """
     regions = list(cubes.values())
     tested = len(regions) if region_folds < 0 else min(region_folds, len(regions))
     if len(regions) < 2 or not all(cube[t].values.any() for cube in regions for t in study.targets):
         tested = 0
     radius = max(study.target(name).radius for name in study.targets)
+    dead = dead_cells(regions, window, radius)
+    check_apart(regions, dead)
     return SplitSettings(
         folds=folds,
         random_folds=random_folds,
         block_km=block_km or auto_block_km(regions, folds),
-        dead_cells=dead_cells(regions, window, radius),
+        dead_cells=dead,
         seed=seed,
         regions=tested,
     )

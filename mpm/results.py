@@ -24,6 +24,7 @@ SHOWN = (
     "gradient_boosting_window",
     "gradient_boosting",
     "random_forest",
+    "random_forest_window",
     "mae",
     "vit_scratch",
     "resnet18",

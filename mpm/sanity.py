@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 from torch import nn
 
+from mpm import artefacts
 from mpm.classifier import Classifier, classifier_path, load_classifier
 from mpm.encoder import Encoder
 from mpm.faithfulness import mean_interval, row_correlation
 from mpm.fine_tuning import FINE_TUNE_PRESETS, fine_tune
 from mpm.folds import Fold
+from mpm.map_files import read_facts
 from mpm.pu_selection import choose_negatives
 from mpm.study import Study
 from mpm.windows import Windows
@@ -103,7 +105,7 @@ def other_seeds(
     seed: int,
     device: torch.device,
 ) -> Iterator[Classifier]:
-    """Yield final networks of other seeds: those that notebook 03 kept, else trained here.
+    """Yield final networks of other seeds: those behind the map, else trained here.
 
     Parameters
     ----------
@@ -121,9 +123,10 @@ def other_seeds(
     device : device
     """
     settings = FINE_TUNE_PRESETS[preset]
+    drew = read_facts(study, target).get("model", [])  # else left by an earlier run
     for member in range(1, count + 1):
         folder = classifier_path(study, target, "final", 0, member=member)
-        if folder.exists():
+        if folder.exists() and artefacts.sha256(folder / "model.safetensors") in drew:
             yield load_classifier(folder).classifier
             continue
         given: dict[str, Any] = {"seed": seed + member, "device": device}

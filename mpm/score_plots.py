@@ -147,9 +147,9 @@ def fold_curves(
                 ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
             ax.set(xlabel=x, ylabel=y, title=f"{readable(split)}: {title}", xlim=(0, 1))
             ax.set_ylim(0, 1.02)
-            ax.legend(
-                fontsize=7, loc="upper right" if kind == "precision_recall" else "lower right"
-            )
+            where = "upper right" if kind == "precision_recall" else "lower right"
+            frame = {"frameon": True, "framealpha": 0.85, "facecolor": "white", "edgecolor": "none"}
+            ax.legend(fontsize=7, loc=where, **frame)  # readable over curves and bands
     grey = in_order((m for split in splits for m in curves[split]["roc"]), list(METHODS))
     grey = [named(method) for method in grey if method != "mae" and not is_control(method)]
     note = textwrap.fill(f"grey where not the best: {'; '.join(grey)}", 150)

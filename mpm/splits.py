@@ -62,9 +62,14 @@ class SplitSettings:
 
 
 def auto_block_km(cubes: Sequence[xr.Dataset], folds: int) -> float:
-    """Return the block side (km, in tens) at which the valid area makes five blocks a fold."""
+    """Return the block side (km) at which the valid area makes five blocks a fold.
+
+    It is rounded: to tens if it is 10 km or more, else to one digit, and three cells at least.
+    """
     area = sum(int(cube["valid"].sum()) * cell_km(cube) ** 2 for cube in cubes)
-    return max(10.0, round((area / (5 * folds)) ** 0.5, -1))
+    side = (area / (5 * folds)) ** 0.5
+    rounded = max(10.0, round(side, -1)) if side >= 9.5 else float(f"{side:.0e}")
+    return max(3 * max(cell_km(cube) for cube in cubes), rounded)
 
 
 def dead_cells(cubes: Sequence[xr.Dataset], window: int, radius_m: float) -> int:
@@ -138,6 +143,8 @@ def obstacles(
     cubes: Sequence[xr.Dataset],
     settings: SplitSettings,
     targets: Sequence[str],
+    *,
+    tested: Sequence[str] = (),
 ) -> dict[str, str]:
     """Say of each kind of split why a study does not allow it: "" if it does.
 
@@ -146,15 +153,30 @@ def obstacles(
     kinds : sequence of str
     cubes, settings, targets
         As for `make_split`.
+    tested : sequence of str
+        Targets that are trained for and tested: every region must hold deposits of them to be held
+        out by itself.
     """
     found: dict[str, str] = dict.fromkeys(kinds, "")
     for kind in kinds:
         try:
+            if kind == "region":
+                _check_regions(cubes, tested)
             for _, fold in all_runs([kind], cubes, settings, targets):
                 make_split(cubes, kind, fold, settings, targets=targets)
         except ValueError as error:
             found[kind] = str(error)
     return found
+
+
+def _check_regions(cubes: Sequence[xr.Dataset], targets: Sequence[str]) -> None:
+    for target in targets:
+        for k, cube in enumerate(cubes):
+            if not cube[target].values.any():
+                name = cube.attrs.get("region", f"number {k + 1}")
+                raise ValueError(
+                    f"region {name} has no deposit of {target} to learn from or to find"
+                )
 
 
 def make_split(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from mpm import artefacts, record
+from mpm.mapping import read_predictions
 from mpm.score_store import read_scores
 from mpm.study import load
 
@@ -54,7 +55,7 @@ def keep(study: str, target: str, *, seed: int = 7) -> Path:
     FileNotFoundError
         If notebook 05 has not run.
     ValueError
-        If it has not run with this target and seed.
+        If it has not run, or not last, with this target and seed.
     """
     setup = load(study)
     path = setup.processed / "scores.parquet"
@@ -68,6 +69,16 @@ def keep(study: str, target: str, *, seed: int = 7) -> Path:
         )
     place = folder() / f"{setup.name}_{target}.csv"
     made = artefacts.read_facts(record.path(setup), *FACTS)
+    run = record.entries(setup).get("05_evaluation", {}).get("parameters", {})
+    if (made["seed"], run.get("target", target)) != (seed, target):
+        raise ValueError(
+            f"the last run on {study!r} was of {run.get('target', target)}, seed {made['seed']}; "
+            f"`mpm run {study} --target {target} --seed {seed}` again"
+        )
+    tested = read_predictions(setup, target)[["split", "method"]].drop_duplicates()
+    last = pd.MultiIndex.from_frame(tested)  # older scores of other methods may lie beside them
+    fresh = pd.MultiIndex.from_frame(own[["split", "method"]]).isin(last)
+    own = own[fresh | (own["method"] == "oracle")]
     facts = {name: made[name] for name in FACTS}
     facts["notebooks"] = {
         name: {key: entry.get(key) for key in ("parameters", "started", "wall_s", "peak_mb")}

@@ -133,11 +133,16 @@ def predict_tiled(
     Raises
     ------
     ValueError
-        If the cube is in memory, or its layers are not those of the scaling.
+        If the cube is in memory, smaller than half a window, or of other layers than the scaling.
     """
     if cube["evidence"].chunks is None:
         raise ValueError("the cube is in memory; read it with chunks, or use mapping.predict")
     window = classifier.encoder.config.window
+    if min(cube["valid"].shape) < window // 2:
+        raise ValueError(
+            f"a map of {cube['valid'].shape} cells is narrower than half a window of {window}; "
+            "load it and use mapping.predict"
+        )
     evidence = apply_scaling(cube, scaling)["evidence"].data.rechunk({0: -1})
     # the layers come last and whole, as one more: what is valid
     valid = cube["valid"].data.rechunk(evidence.chunks[1:])

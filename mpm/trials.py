@@ -12,7 +12,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -330,10 +329,7 @@ def _backbone(
     cube = next(iter(cubes.values()))
     layers, units = cube["layer"].values.tolist(), cube["units"].values.tolist()
     model, scaling, _ = mae.load(folder, layers=layers, units=units)
-    own, known = (
-        np.array([each.mean, each.std, each.low, each.high]) for each in (fold.scaling, scaling)
-    )
-    if model.config.window != fold.windows.size or not np.allclose(own, known):
+    if model.config.window != fold.windows.size or scaling.seen != fold.scaling.seen:
         raise ValueError(
             f"backbone {folder} was pretrained on other windows or cells than fold {fold.number} "
             f"of split {fold.split} trains on; run notebook 02_mae_pretraining again"
@@ -377,7 +373,9 @@ def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> 
     own |= {"fit": f"{bench.fit.__module__}.{bench.fit.__qualname__}"}
     own |= {"code": made_of.code_hash("trials", *code)}
     own |= {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
-    own |= {"data": made_of.data_hash(cubes, bench.target)}
+    # folds are divided by all targets; what divides them is only known of those made here
+    labelled = list(bench.study.targets) if bench.build else [bench.target]
+    own |= {"data": [made_of.data_hash(cubes, target) for target in labelled]}
     folds = dict.fromkeys((split, number) for split, number, _ in wanted)
     cells = {fold: _cells(bench, cubes, *fold) for fold in folds}
     return {

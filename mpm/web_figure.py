@@ -6,7 +6,6 @@ import geopandas as gpd
 import matplotlib
 import numpy as np
 import pandas as pd
-import pyproj
 import xarray as xr
 from bokeh.models import (
     BoxZoomTool,
@@ -23,6 +22,7 @@ from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 
 from mpm import map_styles, web_layers
+from mpm.geography import crs_code
 
 LONGEST = 760  # screen pixels of the longer side of a map
 GROUND = "#e6e6e6"  # no data: light grey, as in the figures
@@ -54,7 +54,7 @@ def draw(result: xr.Dataset, known: pd.DataFrame, found: gpd.GeoDataFrame) -> di
         frame_height=round(scale * (north - south)),
         x_range=(west, east),
         y_range=(south, north),
-        x_axis_label=f"Easting (km), {_crs(result)}",
+        x_axis_label=f"Easting (km), {crs_code(result.rio.crs) or 'local CRS'}",
         y_axis_label="Northing (km)",
         background_fill_color=GROUND,
         tools=[PanTool(), BoxZoomTool(match_aspect=True), ResetTool()],
@@ -146,10 +146,6 @@ def _deposits(plot: figure, known: pd.DataFrame) -> dict:
     )
     plot.add_tools(HoverTool(renderers=[drawn], tooltips="@name @type"))
     return {"deposits": source, "deposits_shown": drawn}
-
-
-def _crs(grid: xr.Dataset) -> str:
-    return ":".join(pyproj.CRS(grid.rio.crs).to_authority(min_confidence=20) or ("local CRS",))
 
 
 def palette(name: str) -> list[str]:

@@ -143,6 +143,10 @@ def test_too_few_deposits_are_refused(study, monkeypatch):
     monkeypatch.setattr(as_released, "WINDOW", 45)
     with pytest.raises(ValueError, match="4 positive cells of 'MVT' for 'as_released'"):
         made(study, "as_released")
+    cubes = list(datacube.read_cubes(study).values())
+    assert "4 positive cells of MVT have a whole" in as_released.obstacle(cubes, "MVT")
+    monkeypatch.setattr(as_released, "FEWEST", 4)
+    assert as_released.obstacle(cubes, "MVT") == ""
 
 
 def test_the_rule_alone_scores_one_on_the_authors_tile(mirror, tmp_path, monkeypatch):

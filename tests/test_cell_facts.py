@@ -23,7 +23,7 @@ def test_reasons_are_said_in_units_and_percentiles(setting):
     assert table["contribution"].tolist() == [-0.3, 0.2, 0.1]
     assert table["words"].tolist() == [
         "faults 2e+03 m, closer than 85 % of the region: against",
-        "rock: shale, as 47 % of the region: for",
+        "rock, here shale, as 47 % of the region: for",
         "lab depth 4 km, shallower than 79 % of the region: for",
     ]
 
@@ -32,7 +32,7 @@ def test_the_other_side_has_other_words(setting):
     "Deep, far, and granite"
     found = words(setting, centre_of(setting, 18, 18), faults=0.3)["words"].tolist()
     assert found[0].startswith("faults 1.8e+04 m, farther than 90 %")
-    assert found[1] == "rock: granite, as 53 % of the region: for"
+    assert found[1] == "rock, here granite, as 53 % of the region: for"
     assert "deeper than 89 %" in found[2]
 
 

@@ -138,3 +138,12 @@ def test_the_rule_of_three_knows_the_cells_of_a_deposit():
     table = reliability({"a": Prediction(y, p, deposit, 0.5)}, bins=2)
     assert table["high"][0] == pytest.approx(0.06)
     assert table["low"][1] < 0.1 < table["high"][1] or table["low"][1] == table["high"][1] == 0.1
+
+
+def test_reliability_of_a_group_of_one_deposit_has_an_interval():
+    "Draws without that deposit leave its group of positive cells empty: they do not count"
+    y = np.array([True, True, False, False, False, False, True, False])
+    p = np.array([0.9, 0.8, 0.1, 0.2, 0.3, 0.15, 0.25, 0.05])
+    deposit = np.where(y, [0, 0, -1, -1, -1, -1, 1, -1], -1)
+    table = reliability({"a": Prediction(y, p, deposit, 0.5)}, bins=4)
+    assert table["observed"].iloc[-1] == table["low"].iloc[-1] == table["high"].iloc[-1] == 1

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from toy_splits import everywhere, make_cube, with_target
 
-from mpm.districts import district_ground, find_districts, latitude_bands, positive_cells
+from mpm.districts import (
+    check_apart,
+    district_ground,
+    find_districts,
+    latitude_bands,
+    positive_cells,
+)
 
 CORNERS = [(2, 2), (2, 4), (2, 19), (2, 21), (21, 2), (21, 4), (21, 19), (21, 21)]
 
@@ -124,3 +130,16 @@ def test_a_map_without_projection_is_refused():
     cube.attrs["region"] = "north"
     with pytest.raises(ValueError, match="cube of north has no CRS.*write_crs"):
         latitude_bands([cube], ["MVT"], bands=3)
+
+
+@pytest.mark.parametrize(("step_km", "apart"), [(0, False), (20, False), (27, False), (29, True)])
+def test_regions_that_windows_reach_across_are_refused(step_km, apart):
+    "24 cells of 1 km, a dead zone of 3: shifted by 24 km they touch, 4 km more part them"
+    first = make_cube(everywhere(24, 24), CORNERS).assign_attrs(region="north")
+    second = first.assign_coords(x=first["x"] + 1000 * step_km).assign_attrs(region="south")
+    if apart:
+        check_apart([first, second], 3)
+    else:
+        with pytest.raises(ValueError, match="north and south come within .* km .*one region, or"):
+            check_apart([first, second], 3)
+    check_apart([first], 3)

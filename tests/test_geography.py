@@ -182,3 +182,14 @@ def test_file_in_metres_of_another_projection_is_bent():
     back = pyproj.Transformer.from_crs("ESRI:102008", "EPSG:32605", always_xy=True)
     _, northing = back.transform(*shapely.get_coordinates(shapely.segmentize(found, 10_000)).T)
     np.testing.assert_allclose(northing, 7_000_000, atol=1000)
+
+
+def test_a_code_is_given_to_what_is_the_same_crs_only():
+    "A name alone does not make it: with its meridian 4 degrees farther west it is another"
+    facts = pyproj.CRS("EPSG:5070").to_json_dict()
+    del facts["id"]
+    assert geography.crs_code(pyproj.CRS.from_json_dict(facts)) == "EPSG:5070"
+    (meridian,) = (each for each in facts["conversion"]["parameters"] if each["value"] == -96)
+    meridian["value"] = -100
+    assert geography.crs_code(pyproj.CRS.from_json_dict(facts)) == ""
+    assert geography.crs_code("ESRI:102008") == "ESRI:102008"

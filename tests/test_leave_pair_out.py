@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from mpm import leave_pair_out
 from mpm.leave_pair_out import leave_pair_out_auc, tabular_auc
 
 
@@ -90,8 +91,6 @@ def test_leave_pair_out_refuses_what_has_no_pairs():
         leave_pair_out_auc(place, np.full(4, -1), **zeros)
     with pytest.raises(ValueError, match="2 deposits and 0 unlabeled"):
         leave_pair_out_auc(place[:2], np.array([1, 2]), **zeros)
-    with pytest.raises(ValueError, match=r"deposit 1 and cell \(0, 0, [12]\).* make it smaller"):
-        leave_pair_out_auc(place, deposit, **zeros | {"dead_cells": 3})
     with pytest.raises(ValueError, match=r"gave \(1,\) scores for 2 cells"):
         leave_pair_out_auc(place, deposit, lambda train, pair: [0.5], dead_cells=0)
 
@@ -105,7 +104,8 @@ def region(seed: int) -> xr.Dataset:
     evidence[0] += 6 * (number >= 0)
     planes = {"evidence": (("layer", "y", "x"), evidence), "MVT_deposit": (("y", "x"), number)}
     planes["valid"] = (("y", "x"), np.ones((30, 30), bool))
-    return xr.Dataset(planes, coords={"layer": ["cause", "noise"]})
+    kinds = ("layer", ["continuous"] * 2)
+    return xr.Dataset(planes, coords={"layer": ["cause", "noise"], "kind": kinds})
 
 
 def test_a_method_on_cells_finds_what_a_layer_tells_and_nothing_in_noise():
@@ -115,3 +115,39 @@ def test_a_method_on_cells_finds_what_a_layer_tells_and_nothing_in_noise():
     assert tabular_auc("logistic_regression", cubes, "MVT", **options).value > 0.95
     noise = {name: cube.isel(layer=[1]) for name, cube in cubes.items()}
     assert 0.2 < tabular_auc("logistic_regression", noise, "MVT", **options).value < 0.8
+
+
+def test_classes_stay_zero_and_one():
+    "Standardised, a class of most of the ground would fall below the half that tells a class"
+    table = np.array([[1, 5], [1, 7], [1, 6], [1, 4], [0, 8]], "float32")
+    seen = []
+
+    class Model:
+        def fit(self, X, y):
+            seen.append(X)
+            return self
+
+        def predict_proba(self, X):
+            seen.append(X)
+            return np.zeros((len(X), 2))
+
+    binary, train = np.array([True, False]), np.arange(4)
+    leave_pair_out._fit_score(Model, table, table[:, 1] > 5, binary, train, np.array([4]))
+    np.testing.assert_array_equal(seen[0][:, 0], 1)
+    assert seen[0][:, 1].mean() == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(seen[1], [[0, (8 - 5.5) / np.std([5, 7, 6, 4])]], rtol=1e-6)
+
+
+def test_pairs_that_leave_nothing_to_train_on_are_left_out():
+    "Deposits 1 and 2 are within the dead zone of each other, 3 is far: only its pairs are possible"
+    place, deposit = line([1, 2, -1, -1, -1, -1, -1, -1, -1, -1, -1, 3])
+    asked = []
+
+    def fit_score(train, pair):
+        asked.append(deposit[pair[0]])
+        return np.array([1.0, 0.0])
+
+    found = leave_pair_out_auc(place, deposit, fit_score, dead_cells=3, pairs=27)
+    assert found.value == 1 and set(asked) >= {3}
+    none = leave_pair_out_auc(place[:4], deposit[:4], fit_score, dead_cells=3)
+    assert np.isnan([none.value, none.low, none.high]).all()

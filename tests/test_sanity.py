@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from helpers import tiny
 
-from mpm import mae, sanity
+from mpm import artefacts, mae, sanity
 from mpm.classifier import Classifier, Fitted, classifier_path, save_classifier
 from mpm.windows import Windows
 
@@ -71,10 +72,17 @@ def test_likeness_compares_layers_by_name():
 
 
 def test_kept_members_are_not_trained_again(tmp_path, classifier, monkeypatch):
-    "The first is read from its folder; the second, which is missing, trained with its own seed"
+    "The first is read from its folder; the second, no member of the map, trained with its own seed"
     study, trained = SimpleNamespace(processed=tmp_path), []
     kept = Fitted(classifier, 0.5, pd.DataFrame({"step": [1]}))
     save_classifier(kept, classifier_path(study, "MVT", "final", 0, member=1), facts={})
+    left = classifier_path(study, "MVT", "final", 0, member=2)  # by a run that drew another map
+    save_classifier(replace(kept, threshold=0.4), left, facts={"of": "an earlier run"})
+    drew = artefacts.sha256(
+        classifier_path(study, "MVT", "final", 0, member=1) / "model.safetensors"
+    )
+    (left / "model.safetensors").write_bytes(b"other weights")
+    monkeypatch.setattr(sanity, "read_facts", lambda *of: {"model": ["first", drew]})
     monkeypatch.setattr(sanity, "choose_negatives", lambda *given, **options: options["seed"])
 
     def fine_tune(encoder, windows, known, negatives, *rest, seed, device):

@@ -380,9 +380,9 @@ def test_dead_zone_is_half_a_window_and_the_radius():
 
 
 def test_blocks_are_so_large_that_a_fold_has_five():
-    "480 x 24 cells of 1 km in 4 folds of 5 blocks: 576 km2 each, 24 km, rounded; at least 10 km"
+    "480 x 24 cells of 1 km, 4 folds of 5 blocks: 24 km, rounded to tens; 5.4 km to one digit"
     assert auto_block_km([make_cube(everywhere(24, 480), [])], 4) == 20
-    assert auto_block_km([full_map()], 4) == 10
+    assert auto_block_km([full_map()], 4) == 5
 
 
 def test_bands_of_latitude_hold_equal_numbers_of_deposits():
@@ -512,3 +512,12 @@ def test_obstacles_name_the_kinds_that_a_study_does_not_allow():
     found = splits.obstacles(["blocks", "region"], [full_map()], RULES, ["MVT"])
     assert found["blocks"] == ""
     assert "one region has none to test on" in found["region"]
+
+
+def test_a_region_without_deposits_of_what_is_tested_is_an_obstacle():
+    "Without any there is nothing to find in it, and nothing to learn where it alone is left"
+    empty = make_cube(everywhere(24, 24), []).assign_attrs(region="south")
+    cubes = [full_map(), empty]
+    assert splits.obstacles(["region"], cubes, RULES, ["MVT"])["region"] == ""
+    found = splits.obstacles(["region"], cubes, RULES, ["MVT"], tested=["MVT"])["region"]
+    assert found == "region south has no deposit of MVT to learn from or to find"

@@ -5,6 +5,7 @@ import pytest
 from toy_notebooks import home  # noqa: F401  (a fixture)
 
 from mpm import artefacts, record, study_scores
+from mpm.mapping import predictions_path
 from mpm.score_store import SCORE_COLUMNS
 from mpm.study import load
 
@@ -19,10 +20,16 @@ def ran(home):  # noqa: F811
         ("MVT", 8, "mean", "auc", 0.1, 0.0, 0.2),
         ("CD", 7, "mean", "auc", 0.2, 0.1, 0.3),
     ]
+    tested = pd.DataFrame({"split": ["blocks"], "method": ["mae"]})
     columns = ["target", "seed", "fold", "metric", "value", "low", "high"]
     table = pd.DataFrame(rows, columns=columns).assign(study="tiny", split="blocks", method="mae")
     setup = load("tiny")
+    older = table[:1].assign(method="resnet18")  # not in the last run
+    table = pd.concat([table, older], ignore_index=True)
     artefacts.write_table(table[SCORE_COLUMNS], setup.processed / "scores.parquet")
+    for target in ("MVT", "CD"):
+        for source in ("mae", "baselines"):
+            artefacts.write_table(tested, predictions_path(setup, target, source))
     made = record.begin(setup, ["05_evaluation"], 7)
     entry = {"status": "done", "parameters": {"draws": 9}, "wall_s": 2.5, "key": "x"}
     made.keep(setup, "05_evaluation", entry)
@@ -55,6 +62,13 @@ def test_all_that_is_kept_is_read_as_scores(ran):
         ["CD", 0.2, "mean"],
         ["MVT", 0.7123, "mean"],
     ]
+
+
+def test_only_the_last_run_is_kept(ran):
+    "Its facts would be told of scores that another run has made"
+    with pytest.raises(ValueError, match="the last run on 'tiny' was of MVT, seed 7; `mpm run"):
+        study_scores.keep("tiny", "MVT", seed=8)
+    assert not study_scores.folder().exists()
 
 
 def test_a_target_that_was_not_run_is_named(ran):

@@ -200,3 +200,9 @@ def test_a_network_of_other_layers_is_refused(studies):
     assert not (other.processed / "MVT").exists()
     with pytest.raises(KeyError, match="CD"):
         tiled_maps.draw(other, "CD", network=known)
+
+
+def test_a_map_narrower_than_half_a_window_is_refused(stored, classifier):
+    narrow = datacube.read(stored, chunks=15).isel(y=slice(0, 3))
+    with pytest.raises(ValueError, match="narrower than half a window of 9; load it"):
+        predict_tiled(classifier, narrow, SCALING)

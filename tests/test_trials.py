@@ -180,6 +180,10 @@ def test_methods_on_a_backbone_get_that_of_their_fold(study, monkeypatch):
     assert given["magnetics"] is None
     for name in ("gravity", "shuffled:gravity"):
         assert str(given[name].state_dict()) == str(model.state_dict())
+    # the same numbers, as yes/no planes have in every fold, say nothing of the cells
+    save_backbone(study, replace(folds[0], scaling=replace(folds[0].scaling, seen=("other",))))
+    with pytest.raises(ValueError, match="blocks_0 was pretrained on other windows or cells"):
+        run(study, wanted, fit=fit)
     save_backbone(study, folds[1])
     with pytest.raises(ValueError, match="blocks_0 was pretrained on other windows or cells"):
         run(study, wanted, fit=fit)
