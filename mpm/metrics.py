@@ -230,28 +230,28 @@ def _difference(a: Drawn, b: Drawn, metric: str, free: int) -> Interval:
         return Interval(*[np.nan] * 3)
     if metric not in a:
         raise ValueError(f"no metric is called {metric!r}; there are {', '.join(a)}")
-    return _interval(a[metric] - b[metric], free)
+    return interval(a[metric] - b[metric], free)
 
 
 def mean_interval(values: np.ndarray, *, draws: int, seed: int) -> Interval:
     """Return the mean of what each deposit scores, (deposits,), with its interval over deposits."""
     weights = deposit_weights("", len(values), draws, seed)
     drawn = weights @ values / len(values)
-    return Interval(drawn[0], *np.clip(_interval(drawn, len(values) - 1)[1:], 0, 1))
+    return Interval(drawn[0], *np.clip(interval(drawn, len(values) - 1)[1:], 0, 1))
 
 
 def _table(drawn: Drawn, free: int) -> pd.DataFrame:
     rows = []
     for name, values in drawn.items():
-        value, *ends = _interval(values, free)
+        value, *ends = interval(values, free)
         # lent spread and wide intervals may reach beyond what a metric can be
         limits = (0, np.inf) if name == "deposits" else (-1 if name == "mcc" else 0, 1)
         rows.append((name, value, *np.clip(ends, *limits)))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
 
 
-def _interval(values: np.ndarray, free: int) -> Interval:
-    """Value (the first entry) and its 95 % interval by the draws (the others).
+def interval(values: np.ndarray, free: int) -> Interval:
+    """Return a value (the first entry) with its 95 % interval by the draws (the others).
 
     Percentiles of the draws about their mean, laid around the value: scores that are no plain means
     are a little biased in draws that repeat deposits. For few deposits they are widened as 1.96

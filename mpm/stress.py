@@ -275,6 +275,7 @@ def lost_evidence(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.Da
         mixed = _mixed([_drawn(task, index, scorer(copy, index), plan) for copy in copies])
         # the same deposits are drawn in both, so that the interval is that of the difference
         change = {metric: mixed[metric] - whole[metric] for metric in plan.scored}
+        change["deposits"] = whole["deposits"]
         rows += _record(stress, level, name, change, plan, suffix="_change")
     return pd.DataFrame(rows)
 
@@ -289,7 +290,7 @@ def _drawn(task: Task, index: np.ndarray, likelihood: np.ndarray, plan: Plan) ->
     )
     name = f"{task.fold.split} {task.fold.number}"
     drawn = metrics.draw_fold(name, prediction, plan.areas, plan.bootstrap, 0)
-    return {metric: drawn[metric] for metric in plan.scored}
+    return {metric: drawn[metric] for metric in (*plan.scored, "deposits")}
 
 
 def _mixed(several: Sequence[Drawn]) -> Drawn:
@@ -309,8 +310,9 @@ def _mixed(several: Sequence[Drawn]) -> Drawn:
 def _record(
     stress: str, level: float, name: str, drawn: Drawn, plan: Plan, *, suffix: str = ""
 ) -> list[dict]:
-    """Rows stress, level, name, metric, draws (list: the value, then the bootstrap)."""
+    """Rows stress, level, name, deposits, metric, draws (list: the value, then the bootstrap)."""
     shared = {"stress": stress, "level": float(level), "name": name}
+    shared |= {"deposits": int(drawn["deposits"][0])}
     return [
         shared | {"metric": metric + suffix, "draws": drawn[metric].astype("float32").tolist()}
         for metric in plan.scored
@@ -321,7 +323,8 @@ def tidy(bench: Bench, made: Mapping[Key, pd.DataFrame]) -> pd.DataFrame:
     """Turn the draws of folds into values with intervals, with their mean over folds.
 
     Folds without a value, for want of one class, are left out of the mean. Its interval is NaN if
-    a fold has a single deposit, whose spread nobody knows.
+    a fold has a single deposit, whose spread nobody knows. Intervals are those of
+    `metrics.interval`, of the deposits that took part.
     """
     parts = [
         rows.assign(split=split, fold=str(fold), method=method)
@@ -330,17 +333,20 @@ def tidy(bench: Bench, made: Mapping[Key, pd.DataFrame]) -> pd.DataFrame:
     every = pd.concat(parts, ignore_index=True)
     draws = np.array(every["draws"].tolist())
     keys = ["split", "method", "stress", "level", "name", "metric"]
-    means, rows = [], []
+    means, rows, free = [], [], (every.pop("deposits") - 1).to_numpy()
     for key, group in every.groupby(keys, sort=False, dropna=False):
         own = draws[group.index]
-        own = own[~np.isnan(own[:, 0])]
-        if len(own):
+        scored = ~np.isnan(own[:, 0])
+        if scored.any():
+            own, of = own[scored], free[group.index][scored]
+            free = np.append(free, of.sum() + max(0, (of == 0).sum() - 1))  # as `freedom` counts
             rows.append(dict(zip(keys, key, strict=True)) | {"fold": "mean"})
             means.append(own.mean(axis=0))
     table = pd.concat([every.drop(columns="draws"), pd.DataFrame(rows)], ignore_index=True)
     draws = np.concatenate([draws, means]) if means else draws
-    table["value"] = draws[:, 0]
-    table["low"], table["high"] = np.percentile(draws[:, 1:], [2.5, 97.5], axis=1)
+    found = np.array([metrics.interval(*each) for each in zip(draws, free, strict=True)])
+    least = np.where(table["metric"].str.endswith("_change"), -1, 0)
+    table["value"], table["low"], table["high"] = found[:, 0], *np.clip(found[:, 1:].T, least, 1)
     table = table.assign(study=bench.study.name, target=bench.target, seed=bench.seed)
     return table[COLUMNS]
 

@@ -102,9 +102,10 @@ def bench():
     return SimpleNamespace(study=SimpleNamespace(name="toy"), target="MVT", seed=7)
 
 
-def records(**draws):
+def records(deposits=2, **draws):
     "One fold each"
-    shared = {"stress": "scarcity", "level": 1.0, "name": "", "metric": "auc"}
+    shared = {"stress": "scarcity", "level": 1.0, "name": "", "metric": "auc_change"}
+    shared |= {"deposits": deposits}
     return {
         ("blocks", fold, "mae"): pd.DataFrame([shared | {"draws": list(map(float, of))}])
         for fold, of in draws.items()
@@ -112,15 +113,19 @@ def records(**draws):
 
 
 def test_folds_are_averaged_draw_by_draw():
-    "Mean of 1 and 3; draws 0 and 2 with 4 and 2: 2 and 2; a fold of one class is left out"
+    "Mean of .1 and .3; draws 0 and .2 with .4 and .2: .2 and .2; a fold of one class is left out"
     nan = float("nan")
-    table = stress.tidy(bench(), records(a=[1, 0, 2], b=[3, 4, 2], c=[nan, nan, nan]))
+    table = stress.tidy(bench(), records(a=[0.1, 0, 0.2], b=[0.3, 0.4, 0.2], c=[nan, nan, nan]))
     assert table["fold"].tolist() == ["a", "b", "c", "mean"]
     mean = table.iloc[3]
-    assert mean[["value", "low", "high"]].tolist() == [2, 2, 2]
-    assert table.iloc[0][["value", "low", "high"]].tolist() == pytest.approx([1, 0.05, 1.95])
-    single = stress.tidy(bench(), records(a=[1, 0, 2], b=[3, nan, nan]))
-    assert single["value"].iloc[-1] == 2 and single[["low", "high"]].iloc[-1].isna().all()
+    assert mean[["value", "low", "high"]].tolist() == pytest.approx([0.2, 0.2, 0.2])
+    # two deposits, one degree of freedom: percentiles 0.095 from the mean, widened by t to z
+    away = 0.095 * 12.7062 / 1.95996
+    ends = [0.1 - away, 0.1 + away]
+    assert table.iloc[0][["low", "high"]].tolist() == pytest.approx(ends, rel=1e-4)
+    assert stress.tidy(bench(), records(deposits=31, a=[0.1, 0, 0.2]))["high"].max() < 0.2
+    single = stress.tidy(bench(), records(a=[0.1, 0, 0.2], b=[0.3, nan, nan]))
+    assert single["value"].iloc[-1] == 0.2 and single[["low", "high"]].iloc[-1].isna().all()
 
 
 def test_blocks_are_scored_from_single_cells_to_the_largest(study):
