@@ -30,13 +30,16 @@ help:
 figures: $(STAMP)
 	@$(BIN) -m mpm run $(STUDY) $(ARGS)
 
-# The notebooks run after the tests, in order and with their own parameters, each on the artefacts
-# of those before it. A part of the tests (ARGS) finds the artefacts of the last whole run.
+# One process runs the notebooks, in order and with their own parameters, each on the artefacts of
+# those before it; the other the tests, file by file. A part of them (ARGS) runs in one process and
+# finds the artefacts of the last whole run.
 test: $(STAMP)
 	@$(if $(ARGS),,rm -rf "$(SCRATCH)";) mkdir -p "$(SCRATCH)"
 	@status=0; \
 	MPM_RUN=1 MPM_PROCESSED="$(SCRATCH)/processed" MPM_FIGURES="$(SCRATCH)/figures" \
-	$(BIN) -m pytest tests notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb --nbval-lax --nbval-current-env --nbval-cell-timeout 900 \
+	$(BIN) -m pytest notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb tests \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 \
+	    $(if $(ARGS),,-n 2 --dist loadgroup --no-loadscope-reorder) \
 	    --junitxml="$(SCRATCH)/report.xml" $(ARGS) || status=$$?; \
 	echo "Test report in build/test/report.xml, artefacts and figures of the notebooks beside it"; \
 	exit $$status

@@ -25,6 +25,13 @@ def outputs(tmp_path_factory):
         yield folder
 
 
+def pytest_collection_modifyitems(items):
+    "Where two processes share the work, a file's tests stay together, and so do the notebooks"
+    for item in items:
+        is_notebook = item.path.suffix == ".ipynb"
+        item.add_marker(pytest.mark.xdist_group("notebooks" if is_notebook else item.path.stem))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     "Torch counts on one thread, however many an earlier test left: sums depend on their number"

@@ -49,7 +49,7 @@ def test_an_edited_number_fails_where_output_is_checked(notebook):
 def test_the_commands_of_ci_run_nbval_this_way():
     "`make test` gives the options that the test above gives, on every notebook, the overview last"
     make = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--nbval-lax --nbval-current-env" in make
+    assert "--nbval-lax --nbval-current-env" in make and "--dist loadgroup" in make
     assert "notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb" in make
 
 
