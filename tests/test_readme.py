@@ -1,8 +1,8 @@
 """Every command of the README and of docs/running.md is run, or as much of it as seconds allow.
 
-What would take minutes or another machine is left out (`LEFT_OUT`), and the report of the tests shows
-each such line as skipped, with the reason; its study, options and names still go through the code
-that checks them.
+What would take minutes or another machine is left out (`LEFT_OUT`). The report shows each such
+line as skipped, with the reason; its study, options and names still go through the code that
+checks them.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ from mpm.study import load, studies
 ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDERS = {"STUDY": "demo", "NODE": "node", "HOST": "host"}
 LEFT_OUT = {
-    "mpm run": "notebooks would run for minutes, as in test_end_to_end.py; what would run is checked",
+    "mpm run": "notebooks run for minutes, see test_end_to_end.py; which would run is checked",
     "mpm pretrain": "test_pretraining.py trains; study and options are checked",
     "mpm compare": "test_comparison.py trains; study, variants and options are checked",
     "srun": "there is no SLURM here; what it starts is checked as `mpm pretrain`",
