@@ -5,7 +5,7 @@ import contextlib
 import errno
 import os
 import sys
-import traceback
+from dis import opmap
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -220,11 +220,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     plan = comparison.Plan(
         comparison.choose(arguments.variants, len(setup.regions)),
         runs=tuple((split, fold) for split in arguments.splits for fold in range(counts[split])),
-        seeds=tuple(int(seed) for seed in arguments.seeds),
+        seeds=tuple(map(_seed, arguments.seeds)),
         heads=tuple(arguments.heads),
         preset=arguments.preset,
         steps=arguments.steps,
-        without=arguments.without and tuple(arguments.without.split(":")),
+        without=_without(arguments.without),
     )
     made = comparison.compare_study(
         setup,
@@ -264,6 +264,21 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def _seed(word: str) -> int:
+    if not word.isdecimal():
+        raise ValueError(f"--seeds {word!r} is no whole number; give e.g. --seeds 7,8,9")
+    return int(word)
+
+
+def _without(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    target, colon, region = text.partition(":")
+    if not (target and colon and region):
+        raise ValueError(f"--without {text!r} is not TARGET:REGION")
+    return target, region
+
+
 def _datacube(arguments: argparse.Namespace) -> int:
     from mpm import lawley2022
 
@@ -278,9 +293,19 @@ def _datacube(arguments: argparse.Namespace) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Tell a message of this package from an error that surprised it, whose traceback we need."""
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(raised_in).parent == Path(__file__).parent
+    """Tell a message of this package from an error that surprised it, whose traceback we need.
+
+    A message comes from a `raise` in one of its modules; `rows["x"]` and `int("x")` there are
+    defects.
+    """
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    code = last.tb_frame.f_code
+    stated = code.co_code[last.tb_lasti] == opmap["RAISE_VARARGS"]
+    return stated and Path(code.co_filename).parent == Path(__file__).parent
 
 
 def _is_of_the_system(error: Exception) -> TypeGuard[OSError]:

@@ -23,7 +23,8 @@ def run_all(words: list[str], *, jobs: int = 1) -> dict[str, str]:
     Returns
     -------
     dict of str
-        By study: "done", "failed", or "skipped: " and why.
+        By study: "done", "failed", "failed: " and what is wrong with its study file or with the
+        files that came, or "skipped: " and what is not at hand.
 
     Raises
     ------
@@ -34,9 +35,8 @@ def run_all(words: list[str], *, jobs: int = 1) -> dict[str, str]:
         raise ValueError(f"--jobs {jobs}: give how many studies to run side by side, 1 or more")
     outcome, ready = {}, []
     for name in studies():
-        reason = _lacking(name)
-        outcome[name] = f"skipped: {reason}" if reason else "waiting"
-        ready += [] if reason else [name]
+        outcome[name] = _obstacle(name) or "waiting"
+        ready += [name] if outcome[name] == "waiting" else []
         print(f"{name:<24}{outcome[name]}", flush=True)
     lock = threading.Lock()
     with ThreadPoolExecutor(jobs) as pool:
@@ -47,14 +47,23 @@ def run_all(words: list[str], *, jobs: int = 1) -> dict[str, str]:
     return outcome
 
 
-def _lacking(name: str) -> str:
-    """Fetch a study's files; return why that cannot be done, or nothing."""
+def _obstacle(name: str) -> str:
+    """Fetch a study's files; return how it ends if that cannot be done, or nothing.
+
+    What is not at hand, or cannot be reached, is skipped; what is wrong is a failure.
+    """
     try:
         fetch.fetch(load(name))
+    except (FileNotFoundError, ConnectionError) as error:
+        return f"skipped: {_start(error)}"
     except (ValueError, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return " ".join(lines[:2])
+        return f"failed: {_start(error)}"
     return ""
+
+
+def _start(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])
 
 
 def _run(name: str, words: list[str], lock: threading.Lock) -> int:

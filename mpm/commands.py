@@ -62,9 +62,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
         help="YAML file of parameters, as `mpm new` writes it; other options come before it",
     )
     run.add_argument("--all", action="store_true", help="every study at hand, instead of STUDY")
-    run.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="studies side by side, with --all (1)"
-    )
+    run.add_argument("--jobs", type=int, metavar="N", help="studies side by side, with --all (1)")
     run.add_argument("--force", action="store_true", help="run notebooks that are up to date too")
 
 
@@ -87,6 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.all == bool(arguments.study):
         raise ValueError("name one STUDY, or say --all")
+    if arguments.jobs is not None and not arguments.all:
+        raise ValueError("--jobs is how many studies run side by side: say --all, or leave it out")
     options = _options(arguments)
     if arguments.all:
         return _run_all(arguments)
@@ -107,10 +107,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_all(arguments: argparse.Namespace) -> int:
     from mpm import batch
 
-    outcome = batch.run_all(_words(arguments), jobs=arguments.jobs)
+    jobs = 1 if arguments.jobs is None else arguments.jobs
+    outcome = batch.run_all(_words(arguments), jobs=jobs)
     for name, end in outcome.items():
         print(f"{name:<24}{end}")
-    return 1 if "failed" in outcome.values() else 0
+    return 1 if any(end.startswith("failed") for end in outcome.values()) else 0
 
 
 def _words(arguments: argparse.Namespace) -> list[str]:
@@ -126,8 +127,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `pipeline.run`; the command line comes before a file of parameters."""
     parameters = _read(arguments.parameters)
     given = {}
-    for name in ("target", "seed", "preset"):
+    for name, kind in (("target", str), ("seed", int), ("preset", str)):
         stated, typed = parameters.pop(name, None), getattr(arguments, name)
+        if stated is not None and type(stated) is not kind:
+            wanted = {str: "a text", int: "a whole number"}[kind]
+            raise ValueError(f"{arguments.parameters}: `{name}` takes {wanted}, not {stated!r}")
         given[name] = stated if typed is None else typed
     return given | {
         "only": _numbers(arguments.only),
@@ -193,7 +197,7 @@ def _settings(pairs: list[str]) -> dict[str, object]:
         if not (name and equals):
             raise ValueError(f"--set {pair!r} is not NAME=VALUE")
         try:
-            settings[name] = _plain(yaml.safe_load(text), pair)
+            settings[name] = _plain(yaml.safe_load(text), f"--set {pair!r}")
         except yaml.YAMLError as error:
             raise ValueError(f"--set {pair!r}: the value is not a YAML scalar or list") from error
     return settings
@@ -213,13 +217,13 @@ def _read(path: Path | None) -> dict[str, object]:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no `name: value` lines")
-    return {name: _plain(value, f"{name}={value}") for name, value in content.items()}
+    return {name: _plain(value, f"{path}: `{name}`") for name, value in content.items()}
 
 
-def _plain(value: object, pair: str) -> object:
+def _plain(value: object, place: str) -> object:
     """Return a value that a parameters cell can hold; 1e-3, a text in YAML, as a number."""
     if isinstance(value, list):
-        return [_plain(entry, pair) for entry in value]
+        return [_plain(entry, place) for entry in value]
     if isinstance(value, str) and value[:1] in "+-.0123456789":
         try:
             return float(value)
@@ -227,7 +231,7 @@ def _plain(value: object, pair: str) -> object:
             return value
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise ValueError(f"--set {pair!r}: give a number, a text, true, false, null or a list of them")
+    raise ValueError(f"{place}: give a number, a text, true, false, null or a list of them")
 
 
 def short(path: Path) -> Path:

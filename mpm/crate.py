@@ -3,9 +3,11 @@
 Source: RO-Crate 1.1, https://w3id.org/ro/crate/1.1.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 
@@ -97,11 +99,16 @@ def inside(path: Path, setup: Study) -> str:
 
 
 def _graph(setup: Study, made: RunRecord) -> list[dict]:
-    stated = licences(setup, made.inputs)
-    inputs = _inputs(setup, made, stated)
+    read = {name: _read_by(entry, made) for name, entry in made.notebooks.items()}
+    pairs = [*made.inputs.items(), *(pair for each in read.values() for pair in each.items())]
+    stated = licences(setup, [name for name, _ in pairs])
+    inputs = _inputs(setup, made, pairs, stated)
     files = {name: _file(setup, name) for name in _names(setup, made)}
     software = _software(made)
-    runs = [_action(name, made, inputs, files, software[0]) for name in made.notebooks]
+    runs = [
+        _action(name, made, [inputs[pair] for pair in read[name].items()], files, software[0])
+        for name in made.notebooks
+    ]
     authors = _authors()
     parts = [each for each in [*files.values(), *inputs.values()] if _is_data(each)]
     graph = [_descriptor(), _root(setup, made, authors, parts, runs), *authors]
@@ -146,13 +153,8 @@ def _own_licence(setup: Study) -> str:
 
 
 def _names(setup: Study, made: RunRecord) -> list[str]:
-    names = ["run.json"]
-    for entry in made.notebooks.values():
-        names += [
-            *entry.get("artefacts", []),
-            *([entry["executed"]] if "executed" in entry else []),
-        ]
-    return [name for name in sorted(set(names)) if (setup.processed / name).exists()]
+    names = {"run.json"}.union(*map(_results, made.notebooks.values()))
+    return [name for name in sorted(names) if (setup.processed / name).exists()]
 
 
 def _results(entry: dict) -> list[str]:
@@ -163,26 +165,37 @@ def _results(entry: dict) -> list[str]:
 def _file(setup: Study, name: str) -> dict:
     path = setup.processed / name
     if path.is_dir():
-        return {"@id": f"{name}/", "@type": "Dataset", "name": f"Zarr store {name}"}
-    facts = {"@id": name, "@type": "File", "name": name, "contentSize": str(path.stat().st_size)}
+        return {"@id": f"{quote(name)}/", "@type": "Dataset", "name": f"Zarr store {name}"}
+    facts = {"@id": quote(name), "@type": "File", "name": name}
+    facts["contentSize"] = str(path.stat().st_size)
     kind = _KINDS.get(path.suffix, "application/octet-stream")
     return facts | {"encodingFormat": kind, "sha256": artefacts.sha256(path)}
 
 
-def _inputs(setup: Study, made: RunRecord, stated: dict[str, str]) -> dict[str, dict]:
-    """Describe input files: by public address where there is one, else by name and checksum."""
-    urls = {entry.name: entry.url for entry in _entries(setup)}
+def _read_by(entry: dict, made: RunRecord) -> dict[str, str]:
+    """Return the inputs of one notebook's own run, with their SHA-256 at that time."""
+    return entry.get("inputs", made.inputs)
+
+
+def _inputs(
+    setup: Study, made: RunRecord, pairs: Iterable[tuple[str, str]], stated: dict[str, str]
+) -> dict[tuple[str, str], dict]:
+    """Describe input files, by name and SHA-256: at their public address if it is that file.
+
+    A file that was replaced since a notebook read it is another entity than that of now.
+    """
+    urls = {(entry.name, entry.sha256): entry.url for entry in _entries(setup)}
     found = {}
-    for name, checksum in made.inputs.items():
-        url = urls.get(name)
-        facts: dict = {
-            "@id": url or f"#input/{_slug(name)}",
-            "@type": "File" if url else "CreativeWork",
-        }
+    for name, checksum in dict.fromkeys(pairs):
+        url, now = urls.get((name, checksum)), made.inputs.get(name) == checksum
+        own = f"#input/{_slug(name)}" if now else f"#input/{_slug(name)}-{checksum[:16]}"
+        facts: dict = {"@id": url or own, "@type": "File" if url else "CreativeWork"}
         facts |= {"name": name, "sha256": checksum, "license": _ref(_licence(stated[name]))}
+        if not now:
+            facts["description"] = "As it was when a notebook read it; it is no longer there"
         if Path(name).suffix in _KINDS:
             facts["encodingFormat"] = _KINDS[Path(name).suffix]
-        found[name] = facts
+        found[name, checksum] = facts
     return found
 
 
@@ -224,7 +237,7 @@ def _software(made: RunRecord) -> list[dict]:
     return [own, *packages, _licence("BSD-3-Clause")]
 
 
-def _action(name: str, made: RunRecord, inputs: dict, files: dict, software: dict) -> dict:
+def _action(name: str, made: RunRecord, inputs: list[dict], files: dict, software: dict) -> dict:
     """Describe the run of one notebook: what it read, what it made, and how it ended."""
     entry = made.notebooks[name]
     results = [files[each] for each in _results(entry) if each in files]
@@ -236,7 +249,7 @@ def _action(name: str, made: RunRecord, inputs: dict, files: dict, software: dic
         "name": f"Notebook {name}",
         "description": ", ".join(f"{key} = {value}" for key, value in entry["parameters"].items()),
         "instrument": _ref(software),
-        "object": [_ref(each) for each in inputs.values()],
+        "object": [_ref(each) for each in inputs],
         "result": [_ref(each) for each in results] + figures,
         "startTime": entry["started"],
         "actionStatus": {
@@ -268,7 +281,11 @@ def _licence(text: str) -> dict:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._/-]+", "-", text.strip())[:60].strip("-")
+    """Return a text as part of an identifier; where it had to be changed, a hash tells it apart."""
+    plain = re.sub(r"[^A-Za-z0-9._/-]+", "-", text.strip())[:60].strip("-")
+    if plain == text.strip():
+        return plain
+    return f"{plain}-{hashlib.sha256(text.strip().encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _ref(entity: dict) -> dict:

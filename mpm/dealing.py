@@ -99,6 +99,23 @@ def _unit_counts(
     return counts, sizes
 
 
+def occupied(
+    cubes: Sequence[xr.Dataset], targets: Sequence[str], target: str, *, side_km: float
+) -> tuple[int, int]:
+    """Count the squares of ground that hold a deposit of one target, and all with valid cells.
+
+    Parameters
+    ----------
+    cubes, targets, side_km
+        As for `deal_blocks`, which deals these squares.
+    target : str
+        One of the targets.
+    """
+    units = _units(cubes, side_km, targets)
+    counts, sizes = _unit_counts(cubes, units, targets)
+    return int((counts[:, list(targets).index(target)] > 0).sum()), int((sizes > 0).sum())
+
+
 def first_cells(plane: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Read a plane (y, x) at the first cell of each deposit, which counts once: (deposits,)."""
     here = number >= 0

@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.spatial import cKDTree
 from scipy.stats import fisher_exact, rankdata
 
-from mpm import align, crate, datacube, deposits, fetch, labels
+from mpm import align, artefacts, crate, datacube, deposit_numbers, deposits, fetch, labels
+from mpm.splits import SplitSettings
 from mpm.study import Region, Study
 
 CELLS = 250_000  # of a region's grid; larger ones are looked at on coarser cells
@@ -18,8 +19,9 @@ ALIKE = 0.95  # correlation from which two layers say the same
 TELLING = 0.95  # AUC of a single layer that is too good for geology
 SPARSE = 50.0  # % of the study area that a layer should cover
 FEWEST = 5  # deposits below which nothing is said of single layers
-_SEARCH = re.compile(
-    r"mine|mining|drill|road|deposit|occurr|licen[cs]e|permit|assay|prospect", re.I
+_SEARCH = re.compile(  # each as a word of its own: "mineralogy" and "broadband" are none
+    r"(?:mines?|mining|drill\w*|(?:rail)?roads?|deposits?|occurr\w*|licen[cs]\w*|permits?|assays?"
+    r"|prospect(?:s|ing|ors?)?)"
 )
 
 
@@ -34,9 +36,9 @@ def notes(study: Study, *, folds: int = 5, seed: int = 7) -> list[str]:
     study : Study
         One that `align.check` found nothing wrong with.
     folds : int
-        Of the block split.
+        Of the block split, unless notebook 02 has kept other settings.
     seed : int
-        Draws the cells that deposits are compared with.
+        Draws the cells that deposits are compared with, and deals blocks to folds.
 
     Returns
     -------
@@ -55,13 +57,25 @@ def notes(study: Study, *, folds: int = 5, seed: int = 7) -> list[str]:
     found = [*_licences(study), *_gaps(cubes), *_twins(cubes, seed), *_names(study)]
     for target in study.targets:
         found += _spacing(study, target)
-        found += _numbers(cubes, target, folds)
         found += _telltale(cubes, target, seed)
+    settings = _settings(study, folds, seed)
+    found += deposit_numbers.notes(cubes, list(study.targets), settings)
     if study.backbone is not None:
         from mpm import transfer  # imports torch, which other studies need not wait for
 
         found += transfer.lines(study, cubes)
     return found + how
+
+
+def _settings(study: Study, folds: int, seed: int) -> SplitSettings:
+    """Return how notebook 02 divided the cells, or would by default."""
+    place = study.processed / "splits.json"
+    if place.exists():
+        try:
+            return SplitSettings(**artefacts.read_facts(place, "split")["split"])
+        except (ValueError, TypeError):  # damaged; the notebooks will say so
+            pass
+    return SplitSettings(folds=folds, block_km=0.0, seed=seed)
 
 
 # Where the values come from
@@ -146,10 +160,17 @@ def _twins(cubes: dict[str, xr.Dataset], seed: int) -> list[str]:
 
 
 def _names(study: Study) -> list[str]:
-    named = [layer.name for layer in study.layers if _SEARCH.search(layer.name)]
+    named = [
+        layer.name for layer in study.layers if any(map(_SEARCH.fullmatch, _words(layer.name)))
+    ]
     if not named:
         return []
     return [f"{', '.join(named)}: by name, where people looked or mined; if so, leave it out"]
+
+
+def _words(name: str) -> list[str]:
+    """Split a name at anything but letters and before capitals: MineRoads_2 to mine, roads."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def _spacing(study: Study, target: str) -> list[str]:
@@ -167,25 +188,6 @@ def _spacing(study: Study, target: str) -> list[str]:
                 "and windows, so there is less to learn from than their number says"
             )
     return found
-
-
-def _numbers(cubes: dict[str, xr.Dataset], target: str, folds: int) -> list[str]:
-    number = sum(len(_deposit_cells(cube, target)) for cube in cubes.values())
-    valid = sum(int(cube["valid"].sum()) for cube in cubes.values())
-    positive = sum(int((cube[target] & cube["valid"]).sum()) for cube in cubes.values())
-    if number < folds:
-        return [
-            f"{target}: {number} deposits on valid cells are too few for {folds} folds, each of "
-            "which needs one; take fewer folds or a wider target"
-        ]
-    half = 1.96 * auc_error(0.8, number / folds, (valid - positive) / folds)
-    whole = 1.96 * auc_error(0.8, number, valid - positive)
-    return [
-        f"{target}: {number} deposits, about {round(number / folds)} in each of {folds} folds; an "
-        f"AUC of 0.8 is known to +-{half:.2f} in one fold and to +-{whole:.2f} over all at best",
-        f"{target}: 1 cell in {max(1, round(valid / max(positive, 1))):,} is positive; accuracy "
-        "says nothing here, read average precision and capture",
-    ]
 
 
 def _telltale(cubes: dict[str, xr.Dataset], target: str, seed: int) -> list[str]:
@@ -241,15 +243,3 @@ def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
     ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)].sum()
     n = len(positive)
     return float((ranks - n * (n + 1) / 2) / (n * len(negative))) if len(negative) else 0.5
-
-
-def auc_error(auc: float, positives: float, negatives: float) -> float:
-    """Return the standard error of an AUC of so many independent positives and negatives.
-
-    Source: Hanley and McNeil 1982, Radiology 143, 29-36, equation 1, with their Q1 and Q2 of the
-    exponential model.
-    """
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc)
-    spread += (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return float((spread / (positives * negatives)) ** 0.5)

@@ -124,6 +124,7 @@ def _run_notebook(planned: Planned, setup: Study, made: RunRecord) -> None:
     written = _artefacts(setup)
     entry = {"key": planned.key, "status": "running", "parameters": step.parameters}
     entry |= {"passed": step.passed, "started": started, "made_of": planned.made_of}
+    entry |= {"inputs": made.inputs}  # those of the study may be others when the next one runs
     made.keep(setup, step.name, entry)  # stays "running", so not up to date, if interrupted
     watcher = Watcher(step.name)
     try:

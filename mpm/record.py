@@ -33,8 +33,9 @@ class RunRecord:
     seed : int or None
     notebooks : dict of dict
         By name: key and made_of (`freshness.Planned`), status ("running", "done", "failed"),
-        parameters, passed (those that the run set), started (UTC), wall_s (s), peak_mb (MB),
-        figures, artefacts and executed (paths below the study's folder), sha256 (of executed).
+        parameters, passed (those that the run set), inputs (as above, when it ran), started (UTC),
+        wall_s (s), peak_mb (MB), figures, artefacts and executed (paths below the study's folder),
+        sha256 (of executed).
     """
 
     study: str

@@ -1,7 +1,7 @@
-"""The README's tables of results, written from the scores of runs and from comparisons.
+"""Tables of results in the README and in `data/scores`, written from scores and comparisons.
 
-The README names each table between two comments, `<!-- results NAME -->` and `<!-- end -->`, and
-what stands between them is replaced; nothing is typed by hand.
+A page names each table between two comments, `<!-- results NAME -->` and `<!-- end -->`, and what
+stands between them is replaced; nothing is typed by hand.
 """
 
 import itertools
@@ -35,38 +35,43 @@ REAL = ("us_midcontinent_mini", "znpb")
 SPLITS_OF_REAL = ("blocks", "region", "random")
 SHOWN_OF_REAL = ("logistic_regression", "pu_bagging", *SHOWN)
 PAIR = ("random network", "patches masked")
+FRONT, REST = "README.md", "data/scores/README.md"  # pages of the tables
 
 
-def write(study: str = "demo", target: str = "MVT", *, seed: int = 7) -> Path:
-    """Write all tables into the README.
+def write(study: str = "demo", target: str = "MVT", *, seed: int = 7) -> list[Path]:
+    """Write the study's table into the README, those of real ground into `data/scores/README.md`.
 
     Parameters
     ----------
     study, target : str
-        What the first table shows.
+        What the README's table shows.
     seed : int
         Of the run.
 
     Returns
     -------
-    Path
-        The README.
+    list of Path
+        Both pages.
 
     Raises
     ------
     FileNotFoundError
         If the study has no scores yet.
     ValueError
-        If scores of a method are missing, or the README has no place for a table.
+        If scores of a method are missing, or a page has no place for a table.
     """
-    place = artefacts.home() / "README.md"
-    text = place.read_text(encoding="utf-8")
-    tables = {study: of_methods(study, target, seed=seed), "studies": of_studies()}
-    for name, table in (tables | {"real": of_real()}).items():
-        text = _put(text, name, table)
-    with artefacts.atomic(place) as fresh:
-        fresh.write_text(text, encoding="utf-8")
-    return place
+    tables = {FRONT: {study: of_methods(study, target, seed=seed)}}
+    tables[REST] = {"studies": of_studies(), "real": of_real()}
+    texts = {}
+    for page, own in tables.items():
+        place = artefacts.home() / page
+        texts[place] = place.read_text(encoding="utf-8")
+        for name, table in own.items():
+            texts[place] = _put(texts[place], name, table, page)
+    for place, text in texts.items():
+        with artefacts.atomic(place) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    return list(texts)
 
 
 def of_methods(study: str, target: str, *, seed: int) -> str:
@@ -172,11 +177,11 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _put(text: str, name: str, table: str) -> str:
+def _put(text: str, name: str, table: str, page: str) -> str:
     """Replace what stands between the comments of one table."""
     between = re.compile(rf"(<!-- results {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     if len(between.findall(text)) != 1:
         raise ValueError(
-            f"README.md needs a line `<!-- results {name} -->`, once, and `<!-- end -->` after it"
+            f"{page} needs a line `<!-- results {name} -->`, once, and `<!-- end -->` after it"
         )
     return between.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text)

@@ -20,23 +20,36 @@ def table(names: list[str] | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        study, notebook, state ("up to date", "stale", "failed", "interrupted", "never run",
-        "inputs missing"), made (UTC), why. Studies that were never run have one row.
+        study, notebook, state ("up to date", "stale", "failed", "interrupted", "never run"), made
+        (UTC), why. A study whose inputs are missing ("inputs missing") has one row, and so has one
+        that was not named and cannot be read ("unreadable").
 
     Raises
     ------
     FileNotFoundError, ValueError
         If a study that was named does not exist or is not valid.
     """
-    rows = [row for name in names or studies() for row in _rows(load(name))]
+    if names:
+        rows = [row for name in names for row in _rows(load(name))]
+    else:
+        rows = [row for name in studies() for row in _rows_or_why_not(name)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows_or_why_not(name: str) -> list[tuple[str, ...]]:
+    """Tabulate a study; one that cannot be read must not hide the others."""
+    try:
+        return _rows(load(name))
+    except (ValueError, OSError) as error:
+        why = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        return [(name, "all", "unreadable", "", why)]
 
 
 def _rows(setup: Study) -> list[tuple[str, ...]]:
     entries = record.entries(setup)
-    if not entries:
-        return [(setup.name, "all", "never run", "", "")]
     known = [path.stem for path in steps.notebooks()]
+    if not entries:
+        return [(setup.name, name, "never run", "", "") for name in known]
     try:
         made = record.begin(setup, known, None)
     except FileNotFoundError as error:

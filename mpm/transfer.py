@@ -100,7 +100,7 @@ def borrow(study: Study, cube: xr.Dataset) -> Borrowed:
     planes = tuple(cube["layer"].values.tolist())
     names = learned(model, scaling)
     used, problems = _match(spec.layers, names, planes)
-    problems += _differences(cube, scaling, facts, used) + _cell_sizes(study, facts)
+    problems += _differences(study, cube, scaling, facts, used) + _cell_sizes(study, facts)
     known = {_layer(name) for name in names}
     found = {_layer(name) for name in used.values()}
     if not problems and len(found) < LEAST_SHARE * len(known):
@@ -197,23 +197,27 @@ def _no_such(name: str, plane: str, planes: tuple[str, ...]) -> str:
 
 
 def _differences(
-    cube: xr.Dataset, scaling: Scaling, facts: dict, used: dict[str, str]
+    study: Study, cube: xr.Dataset, scaling: Scaling, facts: dict, used: dict[str, str]
 ) -> list[str]:
     """List the layers whose units or kinds are not those that the backbone learned."""
+    parents = {layer.name: layer.of for layer in study.layers if layer.derive}
     problems = []
     for plane, name in used.items():
-        own = cube.sel(layer=plane)
+        own, parent = cube.sel(layer=plane), parents.get(plane)
         kinds = ["continuous", "binary"][scaling.binary[scaling.layers.index(name)]]
         if str(own["kind"].values) != kinds:
+            remedy = "derive it in another way" if parent else "read the file as another `kind`"
             problems.append(
                 f"layer {plane!r} is {own['kind'].values}, the backbone learned {name!r} as "
-                f"{kinds}; read the file as another `kind`, or map {name}: null"
+                f"{kinds}; {remedy}, or map {name}: null"
             )
         elif str(own["units"].values) != facts["units"][name]:
+            remedy = "convert it by `scale` and correct `units`"
+            if parent:  # takes neither key
+                remedy = f"it is derived from {parent!r}: convert that by `scale`, correct `units`"
             problems.append(
                 f"layer {plane!r} is in {str(own['units'].values)!r}, the backbone learned "
-                f"{name!r} in {facts['units'][name]!r}; convert it by `scale` and correct `units`, "
-                f"or map {name}: null"
+                f"{name!r} in {facts['units'][name]!r}; {remedy}, or map {name}: null"
             )
     return problems
 

@@ -18,7 +18,7 @@ import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from mpm import artefacts, datacube, made_of, mae, mapping, methods
+from mpm import artefacts, datacube, fingerprints, mae, mapping, methods
 from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold, open_fold
@@ -133,7 +133,7 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
         likelihood=scorer(fold.windows, fold.test),
         threshold=threshold,
     ).astype(SMALL)
-    rows.attrs["chosen"] = made_of.plain(getattr(scorer, "chosen", {}))
+    rows.attrs["chosen"] = fingerprints.plain(getattr(scorer, "chosen", {}))
     return rows
 
 
@@ -152,7 +152,7 @@ def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> p
     """
     rows = []
     for split, fold, method in wanted:
-        facts = made_of.facts(place(study, target, "trials", (split, fold, method), seed))
+        facts = fingerprints.facts(place(study, target, "trials", (split, fold, method), seed))
         chosen = facts.get("chosen", {})
         rows += [(split, str(fold), method, name, str(value)) for name, value in chosen.items()]
     return pd.DataFrame(rows, columns=["split", "fold", "method", "choice", "value"])
@@ -196,7 +196,7 @@ def make(
     folds: dict[tuple, dict] = {}
     for (split, number, method), facts in known.items():
         path = places[split, number, method]
-        if made_of.facts(path).get("made_of") != facts:
+        if fingerprints.facts(path).get("made_of") != facts:
             folds.setdefault((split, number), {})[method] = (path, facts)
     longest = sorted(folds.items(), key=lambda fold: -sum(map(_cost, fold[1])))
     in_processes(_one_fold, [(bench, work, *fold, todo) for fold, todo in longest], processes, name)
@@ -371,15 +371,15 @@ def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> 
     code = [function.__module__.removeprefix("mpm.") for function in functions]
     own |= {name: getattr(bench, name) for name in ("preset", "seed", "device")}
     own |= {"fit": f"{bench.fit.__module__}.{bench.fit.__qualname__}"}
-    own |= {"code": made_of.code_hash("trials", *code)}
+    own |= {"code": fingerprints.code_hash("trials", *code)}
     own |= {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
     # folds are divided by all targets; what divides them is only known of those made here
     labelled = list(bench.study.targets) if bench.build else [bench.target]
-    own |= {"data": [made_of.data_hash(cubes, target) for target in labelled]}
+    own |= {"data": [fingerprints.data_hash(cubes, target) for target in labelled]}
     folds = dict.fromkeys((split, number) for split, number, _ in wanted)
     cells = {fold: _cells(bench, cubes, *fold) for fold in folds}
     return {
-        (split, number, method): made_of.plain(
+        (split, number, method): fingerprints.plain(
             own
             | {"method": method, "cells": cells[split, number]}
             | {"backbone": _checksum(bench, split, number) if _on_backbone(method) else ""}

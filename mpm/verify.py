@@ -13,7 +13,7 @@ import rasterio
 from PIL import Image
 
 from mpm import artefacts, pipeline, record, steps
-from mpm.study import Study
+from mpm.study import Study, studies
 
 SAME, CLOSE, CHANGED, NEW, GONE = "identical", "within tolerance", "changed", "new", "missing"
 TOLERANCE = 1e-6
@@ -47,26 +47,31 @@ class Verdict:
 def rerun(setup: Study, folder: Path) -> None:
     """Run a study's notebooks again, with the recorded parameters, into a fresh folder.
 
+    Figures may be there without the record of their run, as in a fresh clone, which has those of
+    the demo: then all notebooks run, with their own parameters.
+
     Parameters
     ----------
     setup : Study
-        Run before. Its raw files are read where they lie.
+        Its raw files are read where they lie, or fetched.
     folder : Path
         Gets `processed/<study>` and `figures/<study>`.
 
     Raises
     ------
     FileNotFoundError
-        If the study was never run.
+        If there is nothing that another run could be compared with: no manifest of figures.
     NotebookFailed
         If a notebook stops.
     """
+    _manifest(setup)
     entries = record.entries(setup)
-    if not entries:
-        raise FileNotFoundError(
-            f"study {setup.name!r} has no record of a run; run `mpm run {setup.name}` first"
-        )
-    again = [step for step in steps.recorded(entries) if step.name in entries]
+    if entries:
+        again = [step for step in steps.recorded(entries) if step.name in entries]
+    else:
+        print(f"{setup.name}: no record of a run here; all notebooks run with their own parameters")
+        name = setup.name if setup.path in studies().values() else str(setup.path)
+        again = steps.choose(steps.options(setup, name, None, None, None, "auto"), {}, None)
     with _outputs_in(folder):
         pipeline.run_steps(setup, again)
 
@@ -98,9 +103,7 @@ def compare(setup: Study, folder: Path, *, tolerance: float = TOLERANCE) -> list
     FileNotFoundError
         If the record has no manifest, or the folder has no such run.
     """
-    manifest = setup.figures / "manifest.json"
-    if not manifest.exists():
-        raise FileNotFoundError(f"{manifest} is missing; run `mpm run {setup.name}` first")
+    _manifest(setup)
     figures, made = folder / "figures" / setup.name, folder / "processed" / setup.name
     if not figures.is_dir():
         raise FileNotFoundError(f"{folder} holds no figures/{setup.name}; is it a folder of a run?")
@@ -116,6 +119,13 @@ def compare(setup: Study, folder: Path, *, tolerance: float = TOLERANCE) -> list
         _table(name, setup.processed / name, made / name, tolerance)
         for name in sorted(tables | others)
     ]
+
+
+def _manifest(setup: Study) -> None:
+    """Refuse a study without a list of the figures that are to be found again."""
+    place = setup.figures / "manifest.json"
+    if not place.exists():
+        raise FileNotFoundError(f"{place} is missing; run `mpm run {setup.name}` first")
 
 
 @contextmanager
@@ -176,6 +186,8 @@ def _table(name: str, recorded: Path, again: Path, tolerance: float) -> Verdict:
     if artefacts.sha256(recorded) == artefacts.sha256(again):
         return Verdict(name, SAME)
     try:
+        if recorded.suffix == ".tif" and (text := _otherwise(recorded, again)):
+            return Verdict(name, CHANGED, text)
         one, other = _read(recorded), _read(again)
     except (ValueError, OSError) as error:
         return Verdict(name, CHANGED, f"cannot be compared: {error}")
@@ -188,6 +200,17 @@ def _table(name: str, recorded: Path, again: Path, tolerance: float) -> Verdict:
         return Verdict(name, SAME, "same values")
     text = f"column {worst!r} by {apart[worst]:.2g}"
     return Verdict(name, CLOSE if apart[worst] <= tolerance else CHANGED, text)
+
+
+def _otherwise(recorded: Path, again: Path) -> str:
+    """Say in what two rasters differ beside their values; nothing if in nothing."""
+    with rasterio.open(recorded) as one, rasterio.open(again) as other:
+        for fact in ("shape", "crs", "transform", "nodata", "dtypes", "descriptions"):
+            # as texts, in which NaN equals NaN
+            then, now = (" ".join(str(getattr(each, fact)).split()) for each in (one, other))
+            if then != now:
+                return f"{fact} {then} became {now}"
+    return ""
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -207,6 +230,7 @@ def _apart(one: pd.Series, other: pd.Series) -> float:
     a, b = one.to_numpy(float), other.to_numpy(float)
     if not np.array_equal(np.isnan(a), np.isnan(b)):
         return np.inf
-    with np.errstate(invalid="ignore"):  # of equal infinities
+    with np.errstate(invalid="ignore"):  # of infinities
         share = np.where(a == b, 0.0, np.abs(a - b) / (1 + np.abs(a)))
+    share[np.isnan(share) & ~np.isnan(a)] = np.inf  # an infinity against another number
     return float(np.nanmax(share, initial=0.0))

@@ -48,6 +48,7 @@ def study_of(folder, layers=None, cell=1000.0):
         path="my.yaml",
         backbone=Backbone(folder=str(folder), layers=layers or {}),
         backbone_folder=folder,
+        layers=(),
         regions={"home": SimpleNamespace(resolution=cell)},
     )
 

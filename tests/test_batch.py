@@ -5,6 +5,7 @@ import sys
 import pytest
 from toy_notebooks import STUDY, home  # noqa: F401  (home is a fixture)
 
+from mpm import __main__ as cli
 from mpm import batch, fetch
 
 
@@ -40,6 +41,25 @@ def test_every_study_at_hand_runs_and_others_say_why_not(many, capsys):
     assert (
         "tiny: -m mpm run tiny --seed=3" in lines and "broken: -m mpm run broken --seed=3" in lines
     )
+
+
+def test_what_is_wrong_with_a_study_is_no_reason_to_skip_it(many, home, monkeypatch, capsys):  # noqa: F811
+    "A mistake in its file and a wrong checksum are failures, exit code 1; no network is neither"
+    (home / "data" / "studies" / "wrong.yaml").write_text("name: wrong\nlayers: [")
+
+    def get(study):
+        if study.name == "broken":
+            raise ValueError("gravity.tif: what came was refused")
+        if study.name == "absent":
+            raise ConnectionError("gravity.tif: cannot download")
+
+    monkeypatch.setattr(fetch, "fetch", get)
+    outcome = batch.run_all([])
+    assert outcome["wrong"].startswith(f"failed: {home / 'data' / 'studies' / 'wrong.yaml'} is not")
+    assert outcome["broken"] == "failed: gravity.tif: what came was refused"
+    assert outcome["absent"] == "skipped: gravity.tif: cannot download"
+    assert outcome["tiny"] == "done"
+    assert cli.main(["run", "--all"]) == 1
 
 
 def test_no_jobs_are_refused(many):

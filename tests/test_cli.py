@@ -14,6 +14,7 @@ from mpm import (
     batch,
     cell_page,
     comparison,
+    crate,
     doctor,
     fetch,
     lawley2022,
@@ -124,6 +125,26 @@ def test_a_file_that_holds_no_parameters_is_refused(text, asked, demo, tmp_path,
     assert ("rate" if text and "rate" in text else str(file)) in message and not asked
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed: abc", "`seed` takes a whole number, not 'abc'"),
+        ("seed: true", "`seed` takes a whole number, not True"),
+        ("seed: 1.5", "`seed` takes a whole number, not 1.5"),
+        ("target: 5", "`target` takes a text, not 5"),
+        ("preset: [paper]", "`preset` takes a text, not ['paper']"),
+    ],
+)
+def test_options_in_a_file_have_the_types_of_the_command_line(
+    line, message, asked, demo, tmp_path, capsys
+):
+    "One line that names file, option and value"
+    file = tmp_path / "parameters.yaml"
+    file.write_text(f"{line}\n")
+    assert cli.main(["run", "demo", "--parameters", str(file)]) == 2
+    assert capsys.readouterr().err == f"error: {file}: {message}\n" and not asked
+
+
 def test_all_studies_get_the_same_options(monkeypatch, capsys):
     "One that fails gives exit code 1; `--all` and a study exclude each other"
     calls = []
@@ -135,6 +156,8 @@ def test_all_studies_get_the_same_options(monkeypatch, capsys):
     assert calls == [(["--device=auto", "--only=01", "--seed=3", "--set=rate=1"], 2)]
     assert cli.main(["run"]) == 2 and cli.main(["run", "demo", "--all"]) == 2
     assert "name one STUDY, or say --all" in capsys.readouterr().err
+    assert cli.main(["run", "demo", "--jobs", "2"]) == 2
+    assert capsys.readouterr().err.startswith("error: --jobs is how many studies run side by side")
 
 
 def test_status_is_a_table_with_aligned_columns(monkeypatch, capsys):
@@ -200,6 +223,14 @@ def test_a_surprising_error_keeps_its_traceback(demo, monkeypatch):
     "A ValueError that no module of ours raised is a defect, not a message to the user"
     monkeypatch.setattr(align, "check", lambda setup: int("a number"))
     with pytest.raises(ValueError, match="invalid literal"):
+        cli.main(["check", "demo"])
+
+
+def test_a_defect_inside_of_mpm_keeps_its_traceback(demo, monkeypatch):
+    "A KeyError of a look-up in one of our modules was not raised on purpose"
+    bare = SimpleNamespace(notebooks={})
+    monkeypatch.setattr(align, "check", lambda setup: crate._action("01", bare, [], {}, {}))
+    with pytest.raises(KeyError, match="01"):
         cli.main(["check", "demo"])
 
 
@@ -377,6 +408,23 @@ def test_compare_refuses_a_split_without_backbones(demo, capsys):
     demo.regions = {"north": None}
     assert cli.main(["compare", "demo", "--splits", "random"]) == 2
     assert capsys.readouterr().err == "error: --splits 'random' is none of blocks, region\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seeds 7,a", "--seeds 'a' is no whole number; give e.g. --seeds 7,8,9"),
+        ("--seeds -1", "--seeds '-1' is no whole number; give e.g. --seeds 7,8,9"),
+        ("--without Au", "--without 'Au' is not TARGET:REGION"),
+        ("--without :north", "--without ':north' is not TARGET:REGION"),
+    ],
+)
+def test_compare_names_the_option_that_is_wrong(words, message, demo, capsys):
+    "Before anything is compared"
+    demo.regions = {"north": None, "south": None}
+    option, value = words.split()
+    assert cli.main(["compare", "demo", f"{option}={value}"]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 from toy_notebooks import STUDY, home  # noqa: F401  (home is a fixture)
 
-from mpm import artefacts, crate, pipeline, record
+from mpm import artefacts, crate, fetch, pipeline, record
 from mpm.kernel import NotebookFailed
 from mpm.study import load
 
@@ -60,7 +61,8 @@ def test_the_crate_describes_itself_and_its_study(graph):
         ("Person", "Ada Stone"),
         ("Organization", "A survey"),
     ]
-    assert root["publisher"] == {"@id": "#author/A-survey"}
+    assert root["publisher"] == {"@id": root["author"][1]["@id"]}
+    assert root["author"][0]["@id"] != root["author"][1]["@id"]
 
 
 def test_every_file_is_there_and_has_its_checksum(graph):
@@ -80,6 +82,56 @@ def test_every_file_is_there_and_has_its_checksum(graph):
         targets = {each for value in entity.values() for each in references(value)}
         known = {each for each in targets if not each.startswith("http")}
         assert known <= graph.keys()
+
+
+def test_names_that_look_alike_stay_apart():
+    "Other letters than those of identifiers, and long paths, give a hash; plain names stay"
+    assert crate._slug("a/gravity.tif") == "a/gravity.tif"
+    names = [
+        "Ö.tif",
+        "Ü.tif",
+        "Ö tif",
+        "-tif",
+        f"{'x' * 70}/1.tif",
+        f"{'x' * 70}/2.tif",
+        "地図",
+        "",
+    ]
+    slugs = [crate._slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all(re.fullmatch(r"[\w./-]*", slug, re.ASCII) and len(slug) < 80 for slug in slugs)
+
+
+def test_inputs_of_any_name_are_in_the_crate(home, monkeypatch):
+    "Two that differ in a letter that no identifier has, and a file of a region called so"
+    sums = {"Ö.tif": "1" * 64, "Ü.tif": "2" * 64}
+    monkeypatch.setattr(fetch, "input_checksums", lambda study: sums)
+    setup = load("tiny")
+    setup.processed.mkdir(parents=True)
+    (setup.processed / "Äon 1.tif").write_text("map")
+    made = record.begin(setup, ["01_first"], 3)
+    entry = {"status": "done", "started": "2026-01-02T00:00:00Z", "parameters": {}}
+    made.keep(setup, "01_first", entry | {"artefacts": ["Äon 1.tif"]})
+    found = read(crate.write(setup, made))
+    told = [found[each["@id"]] for each in found["#run/01_first"]["object"]]
+    assert {each["name"]: each["sha256"] for each in told} == sums
+    assert found["%C3%84on%201.tif"]["name"] == "Äon 1.tif"
+
+
+def test_each_notebook_has_the_inputs_that_it_read(home, monkeypatch):
+    "A file that was replaced between two notebooks is two entities, of two checksums"
+    pipeline.run("tiny", only=["01"])
+    monkeypatch.setattr(fetch, "input_checksums", lambda study: {"gravity.tif": "5" * 64})
+    pipeline.run("tiny", only=["02"])
+    found = read(load("tiny").processed / crate.NAME)
+    sums = [
+        [found[each["@id"]]["sha256"] for each in found[f"#run/{name}"]["object"]]
+        for name in ("01_first", "02_second")
+    ]
+    assert sums == [["0" * 64], ["5" * 64]]
+    assert found["#input/gravity.tif"]["sha256"] == "5" * 64
+    (old,) = [each for each in found.values() if each.get("sha256") == "0" * 64]
+    assert old["name"] == "gravity.tif" and "no longer there" in old["description"]
 
 
 def test_software_and_inputs_are_named_with_versions_and_licences(graph):

@@ -1,4 +1,4 @@
-"""The README's tables: made from scores, and the same as what committed notebooks and files say."""
+"""Tables of results: made from scores, and the same as what committed notebooks and files say."""
 
 import re
 from html.parser import HTMLParser
@@ -16,11 +16,12 @@ from mpm.study import load
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REST = (ROOT / "data" / "scores" / "README.md").read_text(encoding="utf-8")
 SCORES = ["blocks auc", "blocks average_precision", "random auc", "random average_precision"]
 
 
 def table_of(text, name):
-    """Return the rows of a table in the README, without its head."""
+    """Return the rows of a table of a page, without its head."""
     between = re.search(rf"<!-- results {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)[1]
     return [line[2:-2].split(" | ") for line in between.strip().splitlines()][2:]
 
@@ -99,22 +100,27 @@ def test_the_readme_states_what_notebook_05_printed():
 
 def test_what_the_readme_says_of_the_demo_is_so():
     "Its sentences follow from the table; a new run that ends otherwise needs other sentences"
-    assert "trees score at least as well as the network" in README
-    assert "nothing comes near the truth" in " ".join(README.split())
+    text = " ".join(README.split())
+    assert (
+        "boosted trees score at least as well as the network, and so do random forests that" in text
+    )
+    assert "nothing comes near the truth" in text
     table = {
         label: [float(text.split()[0]) for text in row] for label, *row in table_of(README, "demo")
     }
     mae, truth = table["MAE, fine-tuned"], table["oracle (true probability)"]
-    for method in ("gradient boosting, window statistics", "random forest, window statistics"):
+    trees = ["gradient boosting", "gradient boosting, window statistics"]
+    for method in [*trees, "random forest, window statistics"]:
         assert all(own >= other for own, other in zip(table[method][:2], mae[:2], strict=True))
     assert max(row[1] for label, row in table.items() if "oracle" not in label) < truth[1] / 2
     assert table["distance to a known deposit"][2] > 0.95
     assert mae[1] > table["ViT from scratch"][1]
 
 
-def test_the_readme_states_what_the_comparisons_hold():
+def test_what_pretraining_adds_is_what_the_comparisons_hold():
     "Random and pretrained weights under blocks, and no gain whose interval leaves zero out"
-    rows = table_of(README, "real")
+    assert results._put(REST, "real", results.of_real(), results.REST) == REST
+    rows = table_of(REST, "real")
     assert [row[0] for row in rows] == [
         *["us_midcontinent_mini, MVT_CD"] * 2,
         *["znpb, CD", "znpb, CD", "znpb, MVT", "znpb, MVT"],
@@ -133,38 +139,67 @@ def test_the_readme_states_what_the_comparisons_hold():
         ]
         assert gain == f"{value:+.3f} ({low:+.3f} to {high:+.3f})" and low < 0
     text = " ".join(README.split())
-    assert "Fully fine-tuned, pretraining does not pay there; on the demo it gains in" in text
+    assert "Over three seeds, pretraining gains nothing there that is sure once the whole" in text
+    assert "Fully fine-tuned, pretraining does not pay there; on the demo it gains in" in REST
     demo = pd.read_csv(ROOT / "data" / "comparisons" / "demo.csv").query("head == 'full'")
     demo = demo[(demo["variant"] == "patches masked") & (demo["split"] == "blocks")]
     assert (demo["seeds"] == 3).all() and (demo["difference_low"] < 0).all(), "and nothing over"
     assert (demo["difference"] < 0.01).all()
 
 
-def test_the_readme_states_what_was_scored_on_real_ground():
+def test_what_was_scored_on_real_ground_is_what_is_kept():
     "The table is that of data/scores, and the sentences below it hold there"
-    assert results._put(README, "studies", results.of_studies()) == README
+    assert results._put(REST, "studies", results.of_studies(), results.REST) == REST
     scores = study_scores.read()
     auc = scores[scores["metric"] == "auc"].set_index(["study", "split", "method"])["value"]
     blocks = {study: auc[study, "blocks"].drop("shuffled_labels") for study in results.REAL}
     assert blocks["us_midcontinent_mini"].idxmax() == "mae"
-    assert blocks["znpb"].idxmax() in ("pu_bagging", "gradient_boosting_window")
-    table = scores.set_index(["study", "split", "method", "metric"]).sort_index()
-    low, high = table.loc[("znpb", "blocks", "mae", "auc"), ["low", "high"]]
-    assert low < 0.5 < high, "the network ranks at chance"
+    first, second, *_ = blocks["znpb"].sort_values(ascending=False).index
+    assert (first, second) == ("pu_bagging", "gradient_boosting_window")
+    forests = blocks["znpb"][["random_forest", "random_forest_window"]]
+    assert (forests < blocks["znpb"]["weights_of_evidence"]).all()
     assert auc["znpb", "region"].idxmax() == "logistic_regression"
     assert auc["znpb", "blocks"].max() < 0.75 < 0.97 < auc["znpb", "random"]["mae"]
 
 
+def test_what_the_readme_says_of_real_ground_is_so():
+    "Each number of its paragraph, and what the words beside them claim"
+    text = " ".join(README.split())
+    table = study_scores.read().set_index(["study", "split", "method", "metric"]).sort_index()
+
+    def of(study, split, method, metric="auc"):
+        return table.loc[(study, split, method, metric), ["value", "low", "high"]].to_list()
+
+    own = "us_midcontinent_mini"
+    value, low, high = of(own, "blocks", "mae")
+    assert f"leads under blocks, AUC {value:.3f} ({low:.3f} to {high:.3f})" in text
+    assert f"where random cells promise {of(own, 'random', 'mae')[0]:.3f};" in text
+    assert "with another seed its lead over the same network from scratch is lost" in text
+    (lost,) = re.findall(r"^\| 9 \|.*?\| (\S+) \((\S+) to (\S+)\) \|", REST, re.MULTILINE)
+    assert max(map(float, lost)) < 0
+    assert "with a dozen deposits a fold" in text
+    assert 11 <= of("znpb", "blocks", "mae", "deposits")[0] <= 13
+    bagged, boosted = (
+        of("znpb", "blocks", name)[0] for name in ("pu_bagging", "gradient_boosting_window")
+    )
+    assert f"lead under blocks with {bagged:.3f} and {boosted:.3f}" in text
+    value, low, high = of("znpb", "blocks", "mae")
+    assert f"ranks at chance, {value:.3f} ({low:.3f} to {high:.3f})" in text and low < 0.5 < high
+    assert f"random cells promise it {of('znpb', 'random', 'mae')[0]:.3f}" in text
+
+
 @pytest.fixture
 def readme(home, monkeypatch):  # noqa: F811
-    """A README with places for tables, scores of three methods, and one comparison."""
+    """Two pages with places for tables, scores of three methods, and one comparison."""
     monkeypatch.setattr(results, "SHOWN", ("oracle", "mae", "random_forest"))
     monkeypatch.setattr(results, "REAL", ("own",))
     monkeypatch.setattr(results, "SHOWN_OF_REAL", ("mae", "random_forest"))
     place = home / "README.md"
-    place.write_text(
-        "A\n<!-- results tiny -->\nold\n<!-- end -->\nB\n<!-- results real -->\n<!-- end -->\n"
-        "<!-- results studies -->\n<!-- end -->\n"
+    place.write_text("A\n<!-- results tiny -->\nold\n<!-- end -->\nB\n")
+    rest = home / "data" / "scores" / "README.md"
+    rest.parent.mkdir()
+    rest.write_text(
+        "C\n<!-- results studies -->\n<!-- end -->\n<!-- results real -->\n<!-- end -->\n"
     )
     values = {"oracle": 0.9, "mae": 0.2, "random_forest": 0.4}
     rows = [
@@ -186,7 +221,6 @@ def readme(home, monkeypatch):  # noqa: F811
     real = {"study": "own", "target": "CD", "seed": 7, "metric": "auc", "low": 0.1, "high": 0.9}
     scored = [("blocks", "mae", 0.6), ("random", "mae", 0.8), ("blocks", "random_forest", 0.7)]
     scored += [("latitude", "mae", 0.5), ("blocks", "pu_bagging", 0.65)]
-    (home / "data" / "scores").mkdir()
     pd.DataFrame(
         [real | dict(zip(["split", "method", "value"], each, strict=True)) for each in scored]
     ).to_csv(home / "data" / "scores" / "own_CD.csv", index=False)
@@ -200,22 +234,23 @@ def readme(home, monkeypatch):  # noqa: F811
 
 def test_tables_replace_what_stood_there(readme):
     "Text around them stays; written again, nothing changes"
-    assert results.write("tiny") == readme.resolve()
-    text = readme.read_text()
+    rest = readme.parent / "data" / "scores" / "README.md"
+    assert results.write("tiny") == [readme.resolve(), rest.resolve()]
+    text, more = readme.read_text(), rest.read_text()
     assert table_of(text, "tiny") == [
         [METHODS[name], *[f"{value:.3f} ({value - 0.1:.3f} to {value + 0.1:.3f})"] * 4]
         for name, value in {"oracle": 0.9, "random_forest": 0.4, "mae": 0.2}.items()
     ] + [["any ranking at random", "0.500", "0.900", "0.500", "0.900"]]
     interval = ["0.700 (0.650 to 0.750)", "0.800 (0.650 to 0.750)", "+0.100 (+0.000 to +0.000)"]
-    assert table_of(text, "real") == [["own, MVT", "AUC", *interval]]
-    assert "| method | own, CD: blocks | own, CD: random |" in text
-    assert table_of(text, "studies") == [
+    assert table_of(more, "real") == [["own, MVT", "AUC", *interval]]
+    assert "| method | own, CD: blocks | own, CD: random |" in more
+    assert table_of(more, "studies") == [
         ["random forest", "0.700 (0.100 to 0.900)", ""],
         ["MAE, fine-tuned", "0.600 (0.100 to 0.900)", "0.800 (0.100 to 0.900)"],
     ]
     assert text.startswith("A\n") and "\nB\n" in text and "old" not in text
     results.write("tiny")
-    assert readme.read_text() == text
+    assert (readme.read_text(), rest.read_text()) == (text, more)
 
 
 def test_scores_that_are_missing_are_named(readme):
@@ -234,6 +269,16 @@ def test_a_readme_without_a_place_is_refused(readme):
     readme.write_text("nothing\n")
     with pytest.raises(ValueError, match="README.md needs a line `<!-- results tiny -->`, once"):
         results.write("tiny")
+    rest = readme.parent / "data" / "scores" / "README.md"
+    readme.write_text("<!-- results tiny -->\n<!-- end -->\n")
+    whole = rest.read_text()
+    rest.write_text("nothing\n")
+    with pytest.raises(
+        ValueError, match="data/scores/README.md needs a line `<!-- results studies"
+    ):
+        results.write("tiny")
+    assert readme.read_text() == "<!-- results tiny -->\n<!-- end -->\n"  # none or both
+    rest.write_text(whole)
     readme.write_text("<!-- results tiny -->\n<!-- end -->\n" * 2)
     with pytest.raises(ValueError, match="once"):
         results.write("tiny")

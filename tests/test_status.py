@@ -15,7 +15,8 @@ def states():
 def test_status_follows_what_happens_to_a_study(home, monkeypatch):
     "Never run, up to date with the options of the last run, stale and why, failed, inputs gone"
     assert status.table()[["study", "notebook", "state"]].to_numpy().tolist() == [
-        ["tiny", "all", "never run"]
+        ["tiny", "01_first", "never run"],
+        ["tiny", "02_second", "never run"],
     ]
     pipeline.run("tiny", seed=3, settings={"epochs": 5})
     assert states() == [["01_first", "up to date", ""], ["02_second", "up to date", ""]]
@@ -31,6 +32,27 @@ def test_status_follows_what_happens_to_a_study(home, monkeypatch):
 
     monkeypatch.setattr(fetch, "input_checksums", lack)
     assert states() == [["all", "inputs missing", "study 'tiny' lacks files; put them there"]]
+
+
+def test_a_study_that_cannot_be_read_hides_no_other(home):
+    "One with a mistake in its YAML, one whose record is damaged; named, they are errors"
+    (home / "data" / "studies" / "broken.yaml").write_text("name: broken\nregions: [")
+    text = (home / "data" / "studies" / "tiny.yaml").read_text()
+    (home / "data" / "studies" / "worn.yaml").write_text(text.replace("tiny", "worn"))
+    record = home / "data" / "processed" / "worn" / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    rows = status.table().set_index("study")
+    assert rows["state"].to_dict() | {"tiny": set(rows.loc["tiny", "state"])} == {
+        "broken": "unreadable",
+        "worn": "unreadable",
+        "tiny": {"never run"},
+    }
+    assert "broken.yaml is not readable YAML" in rows.loc["broken", "why"]
+    assert "run.json is not valid JSON" in rows.loc["worn", "why"]
+    for name in ("broken", "worn"):
+        with pytest.raises(ValueError, match=name):
+            status.table([name])
 
 
 def test_a_study_that_does_not_exist_is_refused(home):

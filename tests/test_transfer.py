@@ -11,6 +11,7 @@ from lent import KNOWN, UNITS, borrow, cube_of, fit, folder, study_of  # noqa: F
 
 from mpm import adapted, fetch, mae, pretraining, transfer, trials
 from mpm.folds import make_fold, open_fold
+from mpm.layers import Layer
 from mpm.pretraining import pretrain_fold
 from mpm.splits import SplitSettings
 from mpm.study import load
@@ -80,6 +81,19 @@ def test_what_makes_no_sense_is_refused(folder, layers, names, units, message):
     with pytest.raises(ValueError, match=message) as caught:
         borrow(folder, names, units, layers)
     assert str(caught.value).startswith(f"my.yaml: backbone {folder} does not suit")
+
+
+def test_a_derived_layer_is_put_right_at_its_parent(folder):
+    "It takes neither `scale` nor `kind` itself"
+    study = study_of(folder, {"gravity": "gradient", "rock=shale": "steps", "rock=granite": None})
+    study.layers = [
+        Layer(name=name, group="g", derive="hgm", of="height") for name in ("gradient", "steps")
+    ]
+    with pytest.raises(ValueError, match="does not suit") as caught:
+        transfer.borrow(study, cube_of(["gradient", "lab", "steps"], ["m/km", "km", "1"]))
+    units, kinds = str(caught.value).splitlines()[1:]
+    assert "'gravity' in 'mGal'; it is derived from 'height': convert that by `scale`" in units
+    assert "'rock=shale' as binary; derive it in another way, or map rock=shale: null" in kinds
 
 
 @pytest.mark.parametrize(("cell", "fits"), [(500, True), (2000, True), (499, False), (2001, False)])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import tiny, toy_cube, written_study
 
-from mpm import datacube, made_of, mae, memory, stress, trials
+from mpm import datacube, fingerprints, mae, memory, stress, trials
 from mpm.as_released import protocol_fold
 from mpm.folds import make_fold
 from mpm.mapping import PREDICTION_COLUMNS
@@ -192,7 +192,7 @@ def test_methods_on_a_backbone_get_that_of_their_fold(study, monkeypatch):
 def test_all_code_that_decides_a_result_is_hashed(study, monkeypatch):
     "That of the runner, of the work, of the scorer and of what divides the cells"
     asked = []
-    monkeypatch.setattr(made_of, "code_hash", lambda *modules: asked.extend(modules) or "")
+    monkeypatch.setattr(fingerprints, "code_hash", lambda *modules: asked.extend(modules) or "")
     settings = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold)
     work, wanted = partial(stress.scarcity, plan=stress.Plan()), [("as_released", 0, "gravity")]
     with pytest.raises(ValueError, match="positive cells of"):  # the map is too small

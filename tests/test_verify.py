@@ -1,5 +1,7 @@
 """Two runs side by side: identical, within tolerance, changed."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,6 +73,37 @@ def test_a_value_that_was_missing_is_no_small_change(runs):
         assert states(runs, tolerance=1)["scores.parquet"][0] == "changed"
 
 
+def test_an_infinity_is_no_small_change():
+    "Against a number, the other infinity, or a gap; equal infinities are equal"
+    inf, nan = np.inf, np.nan
+    for a, b, apart in [
+        (inf, 1, inf), (1, inf, inf), (-inf, inf, inf), (inf, nan, inf),
+        (inf, inf, 0), (nan, nan, 0), (1, 1.5, 0.25),
+    ]:  # fmt: skip
+        assert verify._apart(pd.Series([a, 0.0]), pd.Series([b, 0.0])) == apart
+
+
+def test_where_a_map_lies_counts_as_its_values_do(runs):
+    "CRS, corner, value of gaps and type; other bytes of the same map are the same"
+    path = runs[1] / "processed" / "tiny" / "likelihood.tif"
+    half = np.full((2, 2), 0.5, "float32")
+    for change, text in [
+        ({"crs": "EPSG:32634"}, "crs EPSG:32633 became EPSG:32634"),
+        ({"west": 1000}, "transform | 1000.00, 0.00, 500000.00|"),
+        ({"nodata": -1}, "nodata None became -1.0"),
+    ]:
+        write_tif(path, half, **change)
+        state, detail = states(runs, tolerance=1)["likelihood.tif"]
+        assert state == "changed" and detail.startswith(text)
+    write_tif(path, half.astype("float64"))
+    assert states(runs)["likelihood.tif"] == ("changed", "dtypes ('float32',) became ('float64',)")
+    write_tif(path, half, compress="deflate")
+    assert states(runs)["likelihood.tif"] == ("identical", "same values")
+    for place in (path, runs[0].processed / "likelihood.tif"):
+        write_tif(place, half, nodata=np.nan, **({"tiled": True} if place == path else {}))
+    assert states(runs)["likelihood.tif"] == ("identical", "same values")
+
+
 def test_a_changed_picture_is_measured(runs):
     "One pixel of 100 goes from 100 to 151 of 255 in all colours: 0.2 there, 0.002 on average"
     pixels = np.full((10, 10, 3), 100, "uint8")
@@ -112,11 +145,29 @@ def test_what_cannot_be_compared_says_what_to_do(runs, home):
     setup, other = runs
     with pytest.raises(FileNotFoundError, match="holds no figures/tiny"):
         verify.compare(setup, home / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no record of a run; run `mpm run tiny`"):
-        verify.rerun(setup, home / "again")
     (setup.figures / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="manifest.json is missing; run `mpm run tiny`"):
+        verify.rerun(setup, home / "again")
+    assert not (home / "again").exists()  # nothing was run
+    with pytest.raises(FileNotFoundError, match="manifest.json is missing; run `mpm run tiny`"):
         verify.compare(setup, other)
+
+
+def test_a_fresh_clone_is_verified_against_the_figures_it_came_with(home, capsys):
+    "No record: the notebooks' own parameters; the committed manifest stays as it was"
+    pipeline.run("tiny")
+    setup = load("tiny")
+    shutil.rmtree(setup.processed)
+    before = (setup.figures / "manifest.json").read_bytes()
+    assert cli.main(["verify", "tiny"]) == 0
+    output = capsys.readouterr().out
+    assert "tiny: no record of a run here; all notebooks run with their own parameters" in output
+    assert output.endswith("identical         figures/01_map.png\ntiny: 1 of 1 as recorded\n")
+    assert (setup.figures / "manifest.json").read_bytes() == before
+    assert not list(setup.processed.rglob("*")), "the other run went elsewhere"
+    other = {"figure": "01_map.png", "notebook": "01_first", "sha256": "0" * 64}
+    artefacts.write_json(setup.figures / "manifest.json", [other])
+    assert cli.main(["verify", "tiny"]) == 1
 
 
 def test_the_command_runs_again_elsewhere_with_the_recorded_parameters(home, capsys, monkeypatch):
