@@ -8,7 +8,9 @@ QUICK = "weights_of_evidence logistic_regression gradient_boosting mae_features_
 QUICK += ["distance_to_deposit", "shuffled_labels"]
 TINY = {
     "steps": 40,
+    "drawn": 1500,
     "tune_steps": 20,
+    "samples": 10,
     "draws": 40,
     "top_share": 0.001,
     "folds": 3,
