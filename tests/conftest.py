@@ -48,6 +48,16 @@ def mirror():
     return Path(folder).resolve()
 
 
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory):
+    "Folder with artefacts and figures of the demo, whose notebooks ran on the smallest settings"
+    from tiny_run import run_demo  # torch takes seconds to import, which few tests need
+
+    folder = tmp_path_factory.mktemp("demo_run")
+    run_demo(folder)
+    return folder
+
+
 def pytest_terminal_summary(terminalreporter):
     "Tabulate bad inputs, of the tests that passed, before the closing line"
     rows = [

@@ -1,10 +1,10 @@
 """The RO-Crate of a run, as a program that knows nothing of mpm would read it."""
 
-import importlib.util
 import json
 import re
 
 import pytest
+from rocrate.rocrate import ROCrate
 from toy_notebooks import STUDY, home  # noqa: F401  (home is a fixture)
 
 from mpm import artefacts, crate, fetch, pipeline, record
@@ -172,11 +172,8 @@ def test_licences_come_from_layer_registry_and_study():
     assert list(crate.licences(own, files).values()) == ["MIT", "MIT", "none stated"]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("rocrate"), reason="rocrate is not installed")
 def test_the_public_library_reads_it(graph):
     "rocrate finds root, files and actions"
-    from rocrate.rocrate import ROCrate
-
     read_back = ROCrate(load("tiny").processed)
     assert read_back.name == "mpm run of study tiny: Tiny"
     assert {each.id for each in read_back.data_entities} >= {"first.txt", "run.json"}

@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from helpers import chromium
 
+from mpm import steps
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
@@ -27,8 +29,9 @@ SETTINGS = {
 # of bars and other widgets that cannot be drawn, and of bars in letters that were not cleared
 BROKEN = re.compile(r"(Error displaying|Error creating|Loading) widget|model not found|\d%\|")
 
-# the others take minutes each; in this order, as each reads what those before it have written
-RUN = os.environ.get("MPM_LAB_RUNS", "01_data_preparation 00_overview").split()
+# Run as committed, which takes minutes each, and in this order, as each reads what those before it
+# have written. By default all run, on the smallest settings and on what such a run has left.
+AS_COMMITTED = os.environ.get("MPM_LAB_RUNS", "").split()
 
 pytestmark = pytest.mark.slow
 
@@ -59,10 +62,17 @@ def settle(home: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    "Of a server on a copy of the notebooks"
-    home, port = tmp_path_factory.mktemp("lab"), free_port()
+def home(tmp_path_factory):
+    "Folder of all that JupyterLab writes, with a copy of the notebooks"
+    home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "work" / "notebooks")
+    return home
+
+
+@pytest.fixture(scope="module")
+def address(home):
+    "Of a server on a copy of the notebooks"
+    port = free_port()
     options = {
         "ServerApp.port": port,
         "ServerApp.port_retries": 0,
@@ -155,17 +165,36 @@ return {
 
 @pytest.fixture
 def opened(browser):
-    "Call with a notebook's file name: it is opened, and looked at once its contents are listed"
+    "Call with a notebook's place: it is opened, and looked at once its contents are listed"
     from selenium.webdriver.support.ui import WebDriverWait
 
-    def open_it(name):
-        wait(browser, OPEN, f"notebooks/{name}")
+    def open_it(place):
+        wait(browser, OPEN, place)
         browser.execute_script("return panel.content.node.querySelector('.jp-Cell')").click()
         wait(browser, "jupyterapp.commands.execute('toc:show-panel')")
+        name = place.rpartition("/")[2]
         WebDriverWait(browser, 60).until(lambda window: window.execute_script(LISTED, name))
         return look(browser)
 
     return open_it
+
+
+@pytest.fixture(scope="module")
+def folder(home, browser, request):
+    "Of the notebooks to run: as committed, or with the settings of a tiny run on its artefacts"
+    if AS_COMMITTED:
+        return "notebooks"
+    from tiny_run import TINY
+
+    for name in ("processed", "figures"):
+        shutil.copytree(request.getfixturevalue("demo_run") / name, home / name)
+    (home / "work" / "tiny").mkdir()
+    for path in NOTEBOOKS:
+        own, notebook = steps.defaults(path), nbformat.read(path, as_version=4)
+        own |= {name: value for name, value in TINY.items() if name in own}
+        notebook.cells[1].source = "\n".join(f"{name} = {value!r}" for name, value in own.items())
+        nbformat.write(notebook, home / "work" / "tiny" / path.name)
+    return "tiny"
 
 
 def look(browser) -> SimpleNamespace:
@@ -188,7 +217,7 @@ def headings(notebook) -> list[str]:
 def test_a_committed_notebook_opens_as_it_should(path, opened, browser):
     "No dialog or complaint, all headings in the table of contents, all figures within the page"
     notebook = nbformat.read(path, as_version=4)
-    shown = opened(path.name)
+    shown = opened(f"notebooks/{path.name}")
     assert shown.contents == headings(notebook) and len(shown.contents) > 3
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert shown.figures == sum("image/png" in output.get("data", {}) for output in outputs)
@@ -197,25 +226,27 @@ def test_a_committed_notebook_opens_as_it_should(path, opened, browser):
     assert loud(browser) == []
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_a_notebook_runs_from_top_to_bottom(name, opened, browser):
+@pytest.mark.parametrize("name", AS_COMMITTED or [path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_from_top_to_bottom(name, folder, opened, browser):
     "Every cell, without errors or warnings; its bars are gone, also when it is opened again"
     from selenium.webdriver.support.ui import WebDriverWait
 
-    opened(f"{name}.ipynb")
+    place = f"{folder}/{name}.ipynb"
+    opened(place)
     browser.execute_script(RUN_ALL)  # not waited for: a question to the browser may take 2 minutes
     ended = WebDriverWait(browser, 1800).until(lambda it: it.execute_script("return window.ended"))
     assert ended == "finished"
     shown = look(browser)
     assert shown.counts == list(range(1, len(shown.counts) + 1))
     assert (shown.loud, shown.errors) == ([], []) and "all checks passed" in shown.text
-    assert shown.outside == 0 and shown.figures > (10 if name.startswith("01") else 0)
+    assert shown.outside == 0 and shown.figures > (10 if name.startswith("01") else 1)
     wait(browser, "panel.context.save()")
     wait(browser, STOP)
     browser.execute_script(CLOSE)
     time.sleep(2)  # the console may tell of what was asked of the kernel that has gone
     browser.get_log("browser")
-    again = opened(f"{name}.ipynb")
+    again = opened(place)
     assert (again.counts, again.dialogs, again.loud) == (shown.counts, 0, [])
+    assert again.contents == headings(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4))
     assert not BROKEN.search(again.text)
     assert loud(browser) == []
