@@ -25,6 +25,9 @@ DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
+# names of layers that a reader may not know for what they are
+_SPELT_OUT = {"lab": "LAB depth", "moho": "Moho depth", "lab_depth": "LAB depth"}
+_SPELT_OUT |= {"moho_depth": "Moho depth"}
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
 METHODS = {"oracle": "oracle (true probability)"} | NAMES
 
@@ -169,7 +172,7 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
     scale_bar(axes.flat[0], cube)
-    fig.suptitle(title)
+    fig.suptitle(f"{title} ({crs_code(cube.rio.crs) or 'local CRS'})")
     fit(axes, (1.7, 1.7 * cube.sizes["y"] / cube.sizes["x"]))
     return fig
 
@@ -251,7 +254,7 @@ def missing_table(coverage: pd.DataFrame) -> Figure:
     )
     fig, ax = plt.subplots(figsize=(5.5, 0.24 * len(table) + 1), layout="constrained")
     table.index = [readable(name) for name in table.index]
-    top = max(10.0, float(table.to_numpy().max()))
+    top = max(1.0, float(table.to_numpy().max()))  # tenths of a per cent are no dark field
     sns.heatmap(
         table,
         annot=True,
@@ -297,7 +300,7 @@ def deposit_maps(
 
 
 def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str) -> None:
-    """Draw a region's known deposits, a colour a target, counted in the title.
+    """Draw a region's known deposits, a colour a target, counted in the legend.
 
     Parameters
     ----------
@@ -308,12 +311,12 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
         Of the study.
     region : str
     """
-    counts = []
     for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
         own = target.of(deposits)
-        show_deposits(own, ax, color=color)
-        counts.append(f"{own['deposit'].nunique()} {name} ({color})")
-    ax.set_title(f"{readable(region)}: {', '.join(counts)}")
+        show_deposits(own, ax, color=color, label=f"{own['deposit'].nunique()} {name}")
+    ax.set_title(readable(region))
+    if targets:
+        ax.legend(loc="upper left", title="known deposits", fontsize=7, title_fontsize=7)
 
 
 def likelihood_maps(
@@ -559,7 +562,7 @@ def show_cells(
 
 def readable(name: str) -> str:
     """Return a layer's name as a reader would write it."""
-    return str(name).replace("_", " ").replace("=", ": ")
+    return _SPELT_OUT.get(str(name)) or str(name).replace("_", " ").replace("=", ": ")
 
 
 def halo(color: str, linewidth: float) -> list[AbstractPathEffect]:
