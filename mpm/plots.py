@@ -296,11 +296,12 @@ def deposit_maps(
         divisor, units = readable_units(str(plane["units"].item()), plane.values)
         show_map(plane / divisor, ax, label=f"{readable(over)} ({units})", cmap="cividis")
         show_targets(ax, deposits[region], targets, region)
+    name_targets(axes[0])
     return fig
 
 
 def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str) -> None:
-    """Draw a region's known deposits, a colour a target, counted in the legend.
+    """Draw a region's known deposits, a colour a target (see `name_targets`), and count them.
 
     Parameters
     ----------
@@ -311,12 +312,20 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
         Of the study.
     region : str
     """
+    counts = []
     for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
         own = target.of(deposits)
-        show_deposits(own, ax, color=color, label=f"{own['deposit'].nunique()} {name}")
-    ax.set_title(readable(region))
-    if targets:
-        ax.legend(loc="upper left", title="known deposits", fontsize=7, title_fontsize=7)
+        show_deposits(own, ax, color=color, label=name)
+        counts.append(f"{own['deposit'].nunique()} {name}")
+    ax.set_title(": ".join(filter(None, [readable(region), ", ".join(counts)])))
+
+
+def name_targets(ax: Axes) -> None:
+    """Say below a figure which colour is which target's, of one of its maps."""
+    handles, names = ax.get_legend_handles_labels()
+    if names:  # outside, where it hides no deposit, on ground of its own
+        ax.figure.set_figheight(ax.figure.get_figheight() + 0.4)
+        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
 
 
 def likelihood_maps(

@@ -150,9 +150,9 @@ def test_class_maps_show_the_class_of_each_cell():
     assert (code[1:, :20] == 0).all() and (code[1:, 20:] == 1).all()
     names = [label.get_text() for label in fig.axes[1].get_yticklabels()]
     assert names == ["carbonate", "shale"]
-    assert fig.axes[0].get_title() == "west"
-    assert texts(fig.axes[0]) == ["local CRS"]
-    assert [entry.get_text() for entry in fig.axes[0].get_legend().texts] == ["1 MVT"]
+    assert fig.axes[0].get_title() == "west: 1 MVT"
+    assert texts(fig.axes[0]) == ["EPSG:3577"]
+    assert [entry.get_text() for entry in fig.legends[0].texts] == ["MVT"]
 
 
 def test_a_cell_of_no_class_stays_empty():

@@ -317,9 +317,9 @@ def test_deposit_maps_count_deposits_of_each_target():
     twice = pd.concat([DEPOSITS, DEPOSITS[:1].assign(x=501_000.0)])
     targets = {"MVT": Target(types=("MVT",)), "all": Target(types=None)}
     fig = plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
-    assert fig.axes[0].get_title() == "west"
-    legend = fig.axes[0].get_legend()
-    assert [entry.get_text() for entry in legend.texts] == ["1 MVT", "2 all"]
+    assert fig.axes[0].get_title() == "west: 1 MVT, 2 all"
+    (legend,) = fig.legends
+    assert [entry.get_text() for entry in legend.texts] == ["MVT", "all"]
     colors = [line.get_markeredgecolor() for line in legend.legend_handles]
     assert colors == plots.TARGET_COLORS[:2]
     drawn, _ = fig.axes[0].lines
