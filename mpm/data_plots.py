@@ -143,9 +143,7 @@ def class_maps(
     if not planes:
         raise ValueError(f"layer {layer!r} has no planes of classes; draw it with deposit_maps")
     names = [plane.split("=", 1)[1] for plane in planes]
-    # pale, so that deposits stand out; of neighbouring hues one is darker
-    pale, darker = (sns.husl_palette(len(planes), l=light, s=0.7) for light in (0.9, 0.75))
-    scale = ListedColormap([(pale, darker)[k % 2][k] for k in range(len(planes))])
+    scale = ListedColormap(_pale(len(planes)))
     fig, axes = plots.panels(len(cubes))
     for ax, (region, cube) in zip(axes, cubes.items(), strict=True):
         code = _class_codes(cube, planes)
@@ -153,10 +151,20 @@ def class_maps(
         image = ax.imshow(code, extent=plots.extent_km(code), cmap=scale, norm=norm)
         plots.show_targets(ax, deposits[region], targets, region)
         plots.kilometres(ax)
+        plots.note_crs(cube["valid"], ax)
         ax.set_facecolor(plots.NODATA)
     bar = fig.colorbar(image, ax=list(axes), ticks=range(len(planes)), shrink=0.8)
     bar.ax.set_yticklabels(names, fontsize=7)
+    plots.name_targets(axes[0])
     return fig
+
+
+def _pale(count: int) -> list[tuple[float, ...]]:
+    """Return pale colours, on which deposits stand out: no pinks, of neighbours one is darker."""
+    hues = np.linspace(0.13, 0.87, count)
+    return [
+        sns.husl_palette(1, h=hue, l=(0.93, 0.78)[k % 2], s=0.6)[0] for k, hue in enumerate(hues)
+    ]
 
 
 def _class_codes(cube: xr.Dataset, planes: Sequence[str]) -> xr.DataArray:
@@ -203,6 +211,7 @@ def neighbourhoods(cube: xr.Dataset, target: str, *, cells: int = 30) -> Figure:
               vmin=0, vmax=1)  # fmt: skip
     ax.imshow(_colours(shown), extent=plots.extent_km(part), cmap="tab20", vmin=0, vmax=19)
     plots.kilometres(ax)
+    plots.note_crs(part["valid"], ax)
     ax.set_facecolor(plots.NODATA)
     count = len(np.unique(shown[shown >= 0]))
     ax.set_title(f"{count} {target} deposits, {int((shown >= 0).sum())} positive cells")

@@ -83,7 +83,8 @@ def facts(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        notebook, state, made (UTC), minutes, memory (GB), figures; no rows without a run.
+        notebook, state, made (UTC), minutes, memory (GB), figures; no rows without a run, nor of
+        the overview itself, which is running when it asks.
     """
     rows = [
         {
@@ -95,6 +96,7 @@ def facts(study: Study) -> pd.DataFrame:
             "figures": len(entry.get("figures", [])),
         }
         for name, entry in record.entries(study).items()
+        if not name.startswith("00_")
     ]
     columns = ["notebook", "state", "made", "minutes", "memory (GB)", "figures"]
     return pd.DataFrame(rows, columns=columns)

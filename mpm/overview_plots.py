@@ -15,6 +15,26 @@ _WIDTH, _GAP = 2.3, 0.55  # of a box and between boxes (units of the axes)
 _MOST = 9  # groups of layers that are listed
 _BLUE, _ORANGE, _GREEN = sns.color_palette("colorblind")[:3]
 _GREY = (0.45, 0.45, 0.45)
+_BETWEEN, _HEAD, _LINE = 0.25, 0.62, 0.18  # of blue boxes; a title with margins; a line of text
+_STEPS = {
+    "02  Masked autoencoder": "learns from windows of the maps alone, without deposits",
+    "03  Fine-tuning": "deposits against likely negatives, whole blocks held out",
+    "04  Baselines": "standard methods: same cells, same folds, same scaling",
+    "05  Evaluation": "held-out scores with intervals over deposits",
+    "Maps": "likelihood and uncertainty of each cell",
+    "06  Explanation": "which layers speak for a cell, and where",
+}
+_ARROWS = [
+    ("Evidence layers", "01  One cube a region"),
+    ("Known deposits", "01  One cube a region"),
+    ("01  One cube a region", "02  Masked autoencoder"),
+    ("02  Masked autoencoder", "03  Fine-tuning"),
+    ("03  Fine-tuning", "Maps"),
+    ("01  One cube a region", "04  Baselines"),
+    ("04  Baselines", "05  Evaluation"),
+    ("03  Fine-tuning", "05  Evaluation"),
+    ("Maps", "06  Explanation"),
+]
 _ARROW = {"arrowstyle": "-|>", "color": _GREY, "linewidth": 1.4, "shrinkA": 3, "shrinkB": 3}
 
 
@@ -33,30 +53,34 @@ def pipeline(study: Study, target: str) -> Figure:
     Figure
         Data in blue, steps in orange, results in green; the numbers are those of the notebooks.
     """
-    fig, ax = plt.subplots(figsize=(13, 4.2), layout="constrained")
-    columns = [left * (_WIDTH + _GAP) for left in range(5)]
-    evidence = _box(ax, columns[0], 1.6, 2.4, "Evidence layers", _layers(study), _BLUE)
-    known = _box(ax, columns[0], 0, 1.3, "Known deposits", _deposits(study, target), _BLUE)
-    lines = [*_grids(study), "", "deposits become labels of cells"]
-    cube = _box(ax, columns[1], 0, 4, "01  One cube a region", lines, _ORANGE)
-    text = "learns from windows of the maps alone, without deposits"
-    mae = _box(ax, columns[2], 2.5, 1.5, "02  Masked autoencoder", [text], _ORANGE)
-    text = "deposits against likely negatives, whole blocks held out"
-    tuned = _box(ax, columns[3], 2.5, 1.5, "03  Fine-tuning", [text], _ORANGE)
-    text = "standard methods: same cells, same folds, same scaling"
-    plain = _box(ax, columns[2], 0, 1.5, "04  Baselines", [text], _ORANGE)
-    text = "held-out scores with intervals over deposits"
-    scores = _box(ax, columns[3], 0, 1.5, "05  Evaluation", [text], _GREEN)
-    text = "likelihood and uncertainty of each cell"
-    maps = _box(ax, columns[4], 2.5, 1.5, "Maps", [text], _GREEN)
-    text = "which layers speak for a cell, and where"
-    why = _box(ax, columns[4], 0, 1.5, "06  Explanation", [text], _GREEN)
-    pairs = [(evidence, cube), (known, cube), (cube, mae), (mae, tuned), (tuned, maps)]
-    for start, end in [*pairs, (cube, plain), (plain, scores)]:
-        _arrow(ax, start, end)
-    for start, end in [(tuned, scores), (maps, why)]:
-        _arrow_down(ax, start, end)
-    ax.set(xlim=(-0.1, columns[4] + _WIDTH + 0.1), ylim=(-0.1, 4.1))
+    texts = {"Evidence layers": _layers(study), "Known deposits": _deposits(study, target)}
+    texts |= {"01  One cube a region": [*_grids(study), "", "deposits become labels of cells"]}
+    texts |= {title: [text] for title, text in _STEPS.items()}
+    need = {title: _need(lines) for title, lines in texts.items()}
+    small = max(need[title] for title in _STEPS)
+    known_height = need["Known deposits"]
+    tall = max(2 * small + 0.4, need["01  One cube a region"])
+    tall = max(tall, known_height + _BETWEEN + need["Evidence layers"])
+    fig, ax = plt.subplots(figsize=(13, tall + 0.2), layout="constrained")
+    places = {
+        "Evidence layers": (0, known_height + _BETWEEN, tall - known_height - _BETWEEN, _BLUE),
+        "Known deposits": (0, 0, known_height, _BLUE),
+        "01  One cube a region": (1, 0, tall, _ORANGE),
+        "02  Masked autoencoder": (2, tall - small, small, _ORANGE),
+        "03  Fine-tuning": (3, tall - small, small, _ORANGE),
+        "04  Baselines": (2, 0, small, _ORANGE),
+        "05  Evaluation": (3, 0, small, _GREEN),
+        "Maps": (4, tall - small, small, _GREEN),
+        "06  Explanation": (4, 0, small, _GREEN),
+    }
+    box = {}
+    for title, (column, bottom, height, color) in places.items():
+        left = column * (_WIDTH + _GAP)
+        box[title] = _box(ax, left, bottom, height, title, texts[title], color)
+    for start, end in _ARROWS:
+        draw = _arrow_down if places[start][0] == places[end][0] else _arrow
+        draw(ax, box[start], box[end])
+    ax.set(xlim=(-0.1, 4 * (_WIDTH + _GAP) + _WIDTH + 0.1), ylim=(-0.1, tall + 0.1))
     ax.set_axis_off()
     return fig
 
@@ -71,8 +95,9 @@ def _layers(study: Study) -> list[str]:
 def _deposits(study: Study, target: str) -> list[str]:
     spec = study.target(target)
     kinds = "all types" if spec.types is None else ", ".join(spec.types)
-    reach = f"cells within {spec.radius / 1000:g} km count" if spec.radius else "their cells count"
-    return [f"target {target} ({kinds}); {reach}"]
+    named = f"target {target}" if kinds == target else f"target {target} ({kinds})"
+    reach = f"cells within {spec.radius / 1000:g} km are" if spec.radius else "their cells are"
+    return [f"{named}; {reach} positive"]
 
 
 def _grids(study: Study) -> list[str]:
@@ -83,6 +108,15 @@ def _grids(study: Study) -> list[str]:
         lines += [name.replace("_", " "), size]
     more = len(study.regions) - 4
     return lines + ([f"and {more} more"] if more > 0 else [])
+
+
+def _wrapped(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, 28) or [""]]
+
+
+def _need(lines: list[str]) -> float:
+    """Return the height of a box that holds a title and some text (units of the axes, inches)."""
+    return _HEAD + _LINE * len(_wrapped(lines))
 
 
 def _box(
@@ -96,9 +130,9 @@ def _box(
     ax.add_patch(box)
     middle = left + _WIDTH / 2
     ax.text(middle, bottom + height - 0.16, title, ha="center", va="top", weight="bold", size=10)
-    wrapped = "\n".join(part for line in lines for part in textwrap.wrap(line, 28) or [""])
-    top = bottom + height - 0.52
-    ax.text(middle, top, wrapped, ha="center", va="top", size=9, linespacing=1.35)
+    level = bottom + (height - _HEAD / 2) / 2  # in the middle of what the title leaves
+    wrapped = "\n".join(_wrapped(lines))
+    ax.text(middle, level, wrapped, ha="center", va="center", size=9, linespacing=1.35)
     return left, bottom, height
 
 

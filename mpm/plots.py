@@ -25,6 +25,9 @@ DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
+# names of layers that a reader may not know for what they are
+_SPELT_OUT = {"lab": "LAB depth", "moho": "Moho depth", "lab_depth": "LAB depth"}
+_SPELT_OUT |= {"moho_depth": "Moho depth"}
 SCALES = {"likelihood": "viridis", "uncertainty": "magma"}
 METHODS = {"oracle": "oracle (true probability)"} | NAMES
 
@@ -169,7 +172,7 @@ def layer_maps(cube: xr.Dataset, layers: Sequence[str], *, title: str, columns: 
     for ax in axes.flat[len(layers) :]:
         ax.axis("off")
     scale_bar(axes.flat[0], cube)
-    fig.suptitle(title)
+    fig.suptitle(f"{title} ({crs_code(cube.rio.crs) or 'local CRS'})")
     fit(axes, (1.7, 1.7 * cube.sizes["y"] / cube.sizes["x"]))
     return fig
 
@@ -251,7 +254,7 @@ def missing_table(coverage: pd.DataFrame) -> Figure:
     )
     fig, ax = plt.subplots(figsize=(5.5, 0.24 * len(table) + 1), layout="constrained")
     table.index = [readable(name) for name in table.index]
-    top = max(10.0, float(table.to_numpy().max()))
+    top = max(1.0, float(table.to_numpy().max()))  # tenths of a per cent are no dark field
     sns.heatmap(
         table,
         annot=True,
@@ -293,11 +296,12 @@ def deposit_maps(
         divisor, units = readable_units(str(plane["units"].item()), plane.values)
         show_map(plane / divisor, ax, label=f"{readable(over)} ({units})", cmap="cividis")
         show_targets(ax, deposits[region], targets, region)
+    name_targets(axes[0])
     return fig
 
 
 def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str) -> None:
-    """Draw a region's known deposits, a colour a target, counted in the title.
+    """Draw a region's known deposits, a colour a target (see `name_targets`), and count them.
 
     Parameters
     ----------
@@ -311,9 +315,17 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
     counts = []
     for color, (name, target) in zip(TARGET_COLORS, targets.items(), strict=False):
         own = target.of(deposits)
-        show_deposits(own, ax, color=color)
-        counts.append(f"{own['deposit'].nunique()} {name} ({color})")
-    ax.set_title(f"{readable(region)}: {', '.join(counts)}")
+        show_deposits(own, ax, color=color, label=name)
+        counts.append(f"{own['deposit'].nunique()} {name}")
+    ax.set_title(": ".join(filter(None, [readable(region), ", ".join(counts)])))
+
+
+def name_targets(ax: Axes) -> None:
+    """Say below a figure which colour is which target's, of one of its maps."""
+    handles, names = ax.get_legend_handles_labels()
+    if names:  # outside, where it hides no deposit, on ground of its own
+        ax.figure.set_figheight(ax.figure.get_figheight() + 0.4)
+        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
 
 
 def likelihood_maps(
@@ -559,7 +571,7 @@ def show_cells(
 
 def readable(name: str) -> str:
     """Return a layer's name as a reader would write it."""
-    return str(name).replace("_", " ").replace("=", ": ")
+    return _SPELT_OUT.get(str(name)) or str(name).replace("_", " ").replace("=", ": ")
 
 
 def halo(color: str, linewidth: float) -> list[AbstractPathEffect]:

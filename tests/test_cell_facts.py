@@ -24,7 +24,7 @@ def test_reasons_are_said_in_units_and_percentiles(setting):
     assert table["words"].tolist() == [
         "faults 2e+03 m, closer than 85 % of the region: against",
         "rock, here shale, as 47 % of the region: for",
-        "lab depth 4 km, shallower than 79 % of the region: for",
+        "LAB depth 4 km, shallower than 79 % of the region: for",
     ]
 
 
@@ -72,7 +72,7 @@ def test_missing_evidence_is_said(setting):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(setting.cubes, "west", gap)
         found = words(setting, centre_of(setting, 2, 4))["words"].tolist()
-    assert found[-1] == "lab depth missing here: for"
+    assert found[-1] == "LAB depth missing here: for"
 
 
 def test_the_nearest_deposits_come_with_their_distance(setting):
@@ -89,7 +89,7 @@ def test_alike_deposits_see_other_ground(setting):
     assert found["name"].tolist() == ["C"] and -1 <= found["cosine"].iloc[0] <= 1
     other = cell_facts.alike(setting, centre, -spoken)
     parts = [set(filter(None, row["shared"].iloc[0].split(", "))) for row in (found, other)]
-    assert parts[0] | parts[1] == {"lab depth", "faults", "rock"} and not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {"LAB depth", "faults", "rock"} and not parts[0] & parts[1]
 
 
 def test_misses_are_the_lowest_of_the_best_cells_while_held_out(setting):

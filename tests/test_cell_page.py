@@ -31,7 +31,7 @@ def test_a_page_shows_place_reasons_window_and_deposits(setting):
     _, summed = cell_setting.contributions(setting, [centre])
     expected = sorted(summed.iloc[0], key=abs, reverse=True)
     assert [patch.get_width() for patch in bars.patches] == pytest.approx(expected, rel=1e-3)
-    assert {"lab depth", "faults", "rock: shale", "rock: granite"} <= set(axes)
+    assert {"LAB depth", "faults", "rock: shale", "rock: granite"} <= set(axes)
     told = " ".join(text.get_text() for part in fig.subfigs for text in part.texts)
     assert "B, 5 km" in told and "not the chance of finding a deposit" in told
     plt.close(fig)

@@ -7,6 +7,7 @@ import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
 from dask.callbacks import Callback
+from helpers import texts
 from rasterio.transform import from_origin
 
 from mpm import data_plots
@@ -112,7 +113,7 @@ def test_correlations_stand_by_group():
     assert image.get_clim() == (-1, 1)
     lines = [line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1]
     assert lines == [1.5]
-    assert written(ax.get_xticklabels()) == ["gravity", "moho", "fault distance"]
+    assert written(ax.get_xticklabels()) == ["gravity", "Moho depth", "fault distance"]
     (top,) = (axis for axis in ax.child_axes if axis.get_xticklabels())
     assert written(top.get_xticklabels()) == ["deep earth", "structure"]
     assert list(top.get_xticks()) == [0.5, 2]
@@ -149,7 +150,9 @@ def test_class_maps_show_the_class_of_each_cell():
     assert (code[1:, :20] == 0).all() and (code[1:, 20:] == 1).all()
     names = [label.get_text() for label in fig.axes[1].get_yticklabels()]
     assert names == ["carbonate", "shale"]
-    assert fig.axes[0].get_title() == "west: 1 MVT (red)"
+    assert fig.axes[0].get_title() == "west: 1 MVT"
+    assert texts(fig.axes[0]) == ["EPSG:3577"]
+    assert [entry.get_text() for entry in fig.legends[0].texts] == ["MVT"]
 
 
 def test_a_cell_of_no_class_stays_empty():

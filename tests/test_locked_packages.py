@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 def lock():
     lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    assert not [line for line in lines if "://" in line or line.lstrip().startswith("-")]
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 

@@ -86,11 +86,9 @@ def test_parameters_are_flat_literals(notebook):
     assert names[0] == "study" and len(set(names)) == len(names)
 
 
-def test_code_is_plain_python(notebook):
-    "No shell lines, magics or filtered warnings: they hide failures"
+def test_no_warning_is_filtered(notebook):
+    "Filters hide failures; that cells are plain Python is held by test_security.py"
     for cell in code_cells(notebook):
-        ast.parse(cell.source)  # `!pip` and `%matplotlib` are no Python
-        assert "get_ipython" not in cell.source
         assert not FILTERS.search(cell.source)
 
 

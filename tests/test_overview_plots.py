@@ -12,7 +12,7 @@ def test_the_picture_tells_the_study(home):
     "Groups of layers with their number, grids, and how near to a deposit cells are positive"
     fig = overview_plots.pipeline(load("tiny"), "MVT")
     text = " ".join(" ".join(each.get_text() for each in fig.axes[0].texts).split())
-    for part in ("1 geophysics", "6 x 6 cells of 0.1 km", "target MVT (MVT); their cells count"):
+    for part in ("1 geophysics", "6 x 6 cells of 0.1 km", "target MVT; their cells are positive"):
         assert part in text
     plt.close(fig)
 

@@ -206,6 +206,7 @@ def test_layer_maps_show_units_and_shares():
     panels = [ax for ax in fig.axes if maps(ax)]
     titles = ["gravity", "rock: black shale\n(yellow: yes)", "gravity"]
     assert [ax.get_title() for ax in panels] == titles
+    assert fig.get_suptitle() == "evidence (EPSG:32633)"
     scales = [child.get_ylabel() for ax in panels for child in ax.child_axes]
     assert scales == ["mGal", "mGal"]
     assert maps(panels[1])[0].get_clim() == (0, 1)
@@ -316,7 +317,11 @@ def test_deposit_maps_count_deposits_of_each_target():
     twice = pd.concat([DEPOSITS, DEPOSITS[:1].assign(x=501_000.0)])
     targets = {"MVT": Target(types=("MVT",)), "all": Target(types=None)}
     fig = plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
-    assert fig.axes[0].get_title() == "west: 1 MVT (red), 2 all (black)"
+    assert fig.axes[0].get_title() == "west: 1 MVT, 2 all"
+    (legend,) = fig.legends
+    assert [entry.get_text() for entry in legend.texts] == ["MVT", "all"]
+    colors = [line.get_markeredgecolor() for line in legend.legend_handles]
+    assert colors == plots.TARGET_COLORS[:2]
     drawn, _ = fig.axes[0].lines
     np.testing.assert_allclose(drawn.get_xdata(), [500.25, 501])
     assert bars(fig)[0].ax.get_ylabel() == "gravity (mGal)"
@@ -338,6 +343,10 @@ def test_missing_evidence_is_written_in_percent():
     found = np.array(texts(ax)).reshape(2, 2)
     assert found[0, regions.index("east")] == "12.5" and found[1, regions.index("west")] == "100.0"
     assert fig.axes[1].get_ylabel() == "missing (% of valid cells)"
+    few = plots.missing_table(coverage.assign(missing=coverage["missing"] / 100 * 2.4))
+    assert few.axes[0].collections[0].get_clim() == (0, 2.4)  # as far as there are data
+    none = plots.missing_table(coverage.assign(missing=0.1))
+    assert none.axes[0].collections[0].get_clim() == (0, 1)
 
 
 def test_held_out_maps_have_a_column_a_method():
