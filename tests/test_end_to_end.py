@@ -47,9 +47,9 @@ def test_the_demo_is_verified(demo, tmp_path):
     shutil.rmtree(tmp_path / "again")
 
 
-# MB at one process; the aim is 1500, from which notebooks 04 and 05 are still away. What the system's
-# allocator keeps varies by a few 100 MB from run to run, and torch with CUDA takes 400 MB more than
-# that of environment.yml.
+# MB with one process at work. The aim is 1500, which 04 and 05 do not reach yet. What the system's
+# allocator keeps varies by a few 100 MB from run to run, and torch with CUDA takes more than the
+# torch of environment.yml.
 MOST = {"00": 1500, "01": 1500, "02": 1800, "03": 1800, "04": 2200, "05": 2400, "06": 2200}
 
 
