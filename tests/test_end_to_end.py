@@ -83,7 +83,7 @@ def test_the_crate_of_the_demo_is_whole(demo, tmp_path):
         assert int(each["contentSize"]) == place.stat().st_size
     for path in steps.notebooks():
         run = read.dereference(f"#run/{path.stem}")
-        assert run["actionStatus"]["@id"].endswith("CompletedActionStatus")
+        assert run["actionStatus"].endswith("CompletedActionStatus")
         made = [each if isinstance(each, str) else each.id for each in run["result"]]
         assert f"notebooks/{path.name}" in made
         assert all(read.dereference(each) is not None for each in made)
