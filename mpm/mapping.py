@@ -334,11 +334,9 @@ def read_predictions(study: Study, target: str) -> pd.DataFrame:
         If notebook 03 or 04 has not run.
     """
     sources = {"mae": "03_fine_tuning", "baselines": "04_baselines"}
-    tables = [
-        artefacts.read_table(predictions_path(study, target, source), notebook)
-        for source, notebook in sources.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    return artefacts.read_tables(
+        {predictions_path(study, target, name): notebook for name, notebook in sources.items()}
+    )
 
 
 def prediction_maps(

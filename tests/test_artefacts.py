@@ -299,6 +299,31 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert not leftovers(path.parent)
 
 
+def test_tables_are_read_one_below_the_other(tmp_path):
+    "As pandas joins them, wider numbers and all; one that is damaged or missing is named"
+    one = pd.DataFrame({"method": ["mae", "mae"], "fold": ["0", None], "row": [1, 70_000]})
+    other = pd.DataFrame({"method": ["forest"], "fold": ["1"], "row": [3]}).astype({"row": "int32"})
+    for table, number in [(one, 1), (other, 0)]:
+        table["region"] = np.array([number] * len(table), "int64" if number else "uint8")
+        table["positive"] = [True, False][: len(table)]
+        table["likelihood"] = np.array([0.25, np.nan], "float32")[: len(table)]
+    places = {
+        tmp_path / "one.parquet": "03_fine_tuning",
+        tmp_path / "other.parquet": "04_baselines",
+    }
+    for path, table in zip(places, (one, other), strict=True):
+        artefacts.write_table(table, path)
+    found = artefacts.read_tables(places)
+    pd.testing.assert_frame_equal(found, pd.concat([one, other], ignore_index=True))
+    found.loc[2, "likelihood"] = 0.5  # nothing of it is read-only
+    (tmp_path / "other.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"other.parquet is damaged .* 04_baselines again"):
+        artefacts.read_tables(places)
+    (tmp_path / "one.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
+        artefacts.read_tables(places)
+
+
 def test_a_table_half_written_leaves_the_old_one(tmp_path, monkeypatch):
     "The disk is full after four bytes"
     path = tmp_path / "scores.parquet"
