@@ -58,7 +58,7 @@ class FineTuneSettings:
 
 FINE_TUNE_PRESETS = {
     "paper": FineTuneSettings(),
-    "demo": FineTuneSettings(steps=160, backbone_rate=1e-3, every=40),
+    "demo": FineTuneSettings(steps=240, backbone_rate=1e-3, every=20, patience=3),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from mpm import comparison_table
 
 
-def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="auc"):
+def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="auc", **more):
     "One row a value, of folds 0, 1, ... unless told"
     return [
         {
@@ -13,7 +13,8 @@ def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="a
             "fold": str(k) if fold is None else fold,
             "seed": seed, "variant": variant, "head": head, "metric": metric, "value": value,
             "draws": [value] * 4 if draws is None else draws, "prevalence": 0.1, "deposits": 10,
-        }
+            "choice": comparison_table.PRESET, "configuration": "a",
+        } | more
         for k, value in enumerate(values)
     ]  # fmt: skip
 
@@ -115,3 +116,26 @@ def test_the_layout_puts_variants_down_and_targets_across():
         ("control", "probe"): "0.500",
         ("other", "probe"): "0.625 (+0.125, +0.125 to +0.125)",
     }
+
+
+def test_a_row_without_a_control_of_its_configuration_is_left_out(capsys):
+    "Other settings of both: 0.6 has no control that was trained like it; it is named"
+    parts = [rows("control", 0.5), rows("old", 0.6, configuration="b"), rows("new", 0.7)]
+    made = comparison_table.summary(table(*parts), "control")
+    assert made["variant"].tolist() == ["control", "new"]
+    assert "left out" in capsys.readouterr().out.splitlines()[0]
+    both = rows("control", 0.2, seed=8, configuration="b")
+    made = comparison_table.summary(table(*parts, both), "control")
+    assert one(made, "old")["difference"] != one(made, "old")["difference"], "no seed in common"
+    assert one(made, "new")["difference"] == pytest.approx(0.2)
+
+
+def test_a_choice_is_compared_with_the_preset_of_the_same_network():
+    "0.9 against 0.7, both of the variant a, and not against the control's 0.5"
+    parts = [rows("control", 0.5, head="full"), rows("a", 0.7, head="full")]
+    parts.append(rows("a", 0.9, head="full", choice="other"))
+    made = comparison_table.summary(table(*parts), "control").set_index(["variant", "choice"])
+    assert made.loc[("a", "other"), "difference"] == pytest.approx(0.2)
+    assert made.loc[("a", comparison_table.PRESET), "difference"] == pytest.approx(0.2)
+    shown = comparison_table.layout(made.reset_index(), "auc")
+    assert ("a", "full", "other") in shown.index.tolist()

@@ -110,6 +110,7 @@ LEVELS = [
         "targets",
         "comparison",
         "comparison_table",
+        "variants",
         "made_of",
         "trials",
         "perturb",
