@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,7 +294,62 @@ def test_a_batch_in_parts_trains_alike(monkeypatch):
 def test_the_published_batch_is_trained_in_parts():
     "1024 windows at a time would need more memory than most machines have"
     paper = training.PRETRAIN_PRESETS["paper"]
-    assert paper.batch == 1024 and 0 < paper.micro <= 128
+    assert paper.batch == 1024 and paper.micro == training.AUTO
+    found = training.windows_at_a_time(mae.preset("paper", 14), paper, CPU)
+    assert found == 128
+    demo = training.PRETRAIN_PRESETS["demo"]
+    assert training.windows_at_a_time(mae.preset("demo", 14), demo, CPU) == 0
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(80, 0), (8, 512), (4, 342)])
+def test_a_gpu_takes_as_many_windows_as_fit(monkeypatch, gigabytes, expected):
+    "5.7 MB each in 60 % of its memory: all 1024, two parts, three parts; what is asked for counts"
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda _: SimpleNamespace(total_memory=gigabytes * 1e9),
+    )
+    paper, config = training.PRETRAIN_PRESETS["paper"], mae.preset("paper", 14)
+    assert training.bytes_of_a_window(config) == pytest.approx(5.7e6, rel=0.02)
+    gpu = torch.device("cuda")
+    assert training.windows_at_a_time(config, paper, gpu) == expected
+    assert training.windows_at_a_time(config, replace(paper, micro=100), gpu) == 100
+    assert training.windows_at_a_time(config, paper, gpu, processes=8) == 0
+
+
+def test_losses_may_be_looked_at_later(tmp_path, monkeypatch):
+    "Then a step that spoils weights is still named, and no checkpoint is written after it"
+    whole, history = train()
+    monkeypatch.setattr(training, "_between_looks", lambda device: 3)
+    late, again = train()
+    assert same_weights(whole, late) and history.equals(again)
+    path, make, calls = tmp_path / "checkpoint.safetensors", training._gradient, []
+
+    def spoiled(*given):
+        calls.append(1)
+        return make(*given) * (math.nan if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(training, "_gradient", spoiled)
+    with pytest.raises(FloatingPointError, match=r"at step 4: .*checkpoint of step 3 stays"):
+        train(replace(SETTINGS, reports=1), checkpoint=path, minutes=0)
+    assert len(calls) == 6 and checkpoints.read(path)[1]["step"] == 3
+
+
+def test_the_checkpoint_stays_until_the_model_is_kept(tmp_path):
+    "A process that is killed while it saves goes on from there, and ends with the same weights"
+    path, seen = tmp_path / "checkpoint.safetensors", []
+
+    def killed(model):
+        assert path.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint=path, minutes=0, keep=killed)
+    assert path.exists()
+    made, history = train(checkpoint=path, minutes=0, keep=seen.append)
+    assert not path.exists() and seen == [made]
+    whole, first = train()
+    assert same_weights(made, whole) and history.equals(first)
 
 
 # Several processes, and other precisions
@@ -302,6 +358,7 @@ SHARED = PretrainSettings(steps=12, batch=9, reports=12, augment=True, micro=2)
 BOTH = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 import test_training
 test_training.together(Path(sys.argv[2]))
@@ -421,6 +478,7 @@ def live(folder: Path):
 LIFE = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 import test_training
 
