@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mpm import comparison_table
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="auc", **more):
@@ -139,3 +143,26 @@ def test_a_choice_is_compared_with_the_preset_of_the_same_network():
     assert made.loc[("a", comparison_table.PRESET), "difference"] == pytest.approx(0.2)
     shown = comparison_table.layout(made.reset_index(), "auc")
     assert ("a", "full", "other") in shown.index.tolist()
+
+
+def test_published_rows_stand_beside_a_control_of_their_configuration():
+    "One configuration a column and head; where folds and seeds agree, values differ by as much"
+    published = comparison_table.read(ROOT / "data" / "comparisons")
+    keys = ["study", "target", "split", "metric", "head"]
+    for _, rows in published.groupby(keys):
+        assert rows["configuration"].nunique() == 1
+        ways = rows.set_index(["variant", "choice"])
+        assert ways.index.is_unique
+        for (variant, choice), row in ways.iterrows():
+            name = "random network" if choice == comparison_table.PRESET else variant
+            control = ways.loc[(name, comparison_table.PRESET)]
+            if row[["folds", "seeds"]].tolist() == control[["folds", "seeds"]].tolist():
+                gap = row["value"] - control["value"]
+                assert gap == pytest.approx(row["difference"], abs=2e-4)
+
+
+def test_no_published_row_balances_regions_where_there_is_one():
+    "Under the split by region that variant is the plain one under another name"
+    published = comparison_table.read(ROOT / "data" / "comparisons")
+    over = published[published["split"].str.startswith("to ")]
+    assert len(over) and "regions balanced" not in set(over["variant"])
