@@ -25,6 +25,9 @@ _DAY_S = 86_400
 SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg")
 
 
+COLOURS = 256  # of a picture, as many as a PNG with a palette holds: colour bars show no steps
+
+
 def home() -> Path:
     """Return the compendium's root folder (`MPM_HOME`, or the folder that holds this package)."""
     return Path(os.environ.get("MPM_HOME") or Path(__file__).parents[1]).resolve()
@@ -241,11 +244,11 @@ def read_table(path: Path, notebook: str) -> pd.DataFrame:
 
 
 def fewer_colours(png: BinaryIO) -> Image.Image:
-    """Read a picture in 128 colours, spread over all that occur: half the size of the original.
+    """Read a picture in 256 colours, spread over all that occur: half the size of the original.
 
     Means of the colours they stand for (k-means), else greys get a tint and pale classes merge.
     """
-    return quantize(Image.open(png).convert("RGB"), 128)
+    return quantize(Image.open(png).convert("RGB"), COLOURS)
 
 
 def quantize(picture: Image.Image, colours: int) -> Image.Image:

@@ -124,21 +124,39 @@ def read(folder: Path) -> pd.DataFrame:
     return table.loc[rows.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
 
+def facts(folder: Path) -> dict[str, dict]:
+    """Return what each study's summary was made with, as `write` kept it, by study."""
+    return {path.stem: artefacts.read_facts(path) for path in sorted(folder.glob("*.json"))}
+
+
 def layout(table: pd.DataFrame, metric: str = "average_precision") -> pd.DataFrame:
     """Lay out a summary for reading: variants and heads down; studies, targets, splits across.
 
     Returns
     -------
     DataFrame of str
-        "value (difference to the control, low to high)".
+        "value (difference to the control, low to high)"; behind it a `*` where the row rests on
+        other folds or seeds than the control of its column and head: then values are not to be
+        compared, differences are.
     """
     rows = table[table["metric"] == metric]
+    keys = ["study", "target", "split", "head"]
+    # the control differs from itself by nothing
+    control = rows[(rows["difference_low"] == 0) & (rows["difference_high"] == 0)]
+    basis = control.drop_duplicates(keys).set_index(keys)[["folds", "seeds"]]
+    held = basis.reindex(pd.MultiIndex.from_frame(rows[keys]))
+    same = (held.to_numpy() == rows[["folds", "seeds"]].to_numpy()).all(axis=1)
+    alike = same | held.isna().all(axis=1).to_numpy()
     text = [
         f"{value:.3f}" if np.isnan(low) or (low == high == 0)
-        else f"{value:.3f} ({gap:+.3f}, {low:+.3f} to {high:+.3f})"
-        for value, gap, low, high in rows[
-            ["value", "difference", "difference_low", "difference_high"]
-        ].itertuples(index=False)
+        else f"{value:.3f} ({gap:+.3f}, {low:+.3f} to {high:+.3f}){'' if fair else ' *'}"
+        for (value, gap, low, high), fair in zip(
+            rows[["value", "difference", "difference_low", "difference_high"]].itertuples(
+                index=False
+            ),
+            alike,
+            strict=True,
+        )
     ]  # fmt: skip
     rows = rows.assign(text=text)
     keys = ["variant", "head"]

@@ -236,7 +236,8 @@ def _train(
         "total": settings.steps,
         "leave": False,
     }
-    between, unseen = _between_looks(fabric.device), []
+    between = _between_looks(fabric.device)
+    unseen: list[Tensor] = []
     for step in tqdm(steps, **bar, disable=artefacts.quiet() or not fabric.is_global_zero):
         reported = step % every == 0 or step == settings.steps
         looked = reported or step % between == 0

@@ -184,7 +184,9 @@ def test_windows_of_the_tested_region_may_be_learned_from_without_labels(cubes, 
         training, "pretrain", lambda c, w, t, *a, **k: (seen.append(t), (mae.build(c, 0), None))[1]
     )
     for variant in (Variant("x"), Variant("y", balanced=True, transductive=True)):
-        comparison.backbone(fold, variant, mae.preset("demo", 2), Plan((), ()), seed=1, device="cpu")
+        comparison.backbone(
+            fold, variant, mae.preset("demo", 2), Plan((), ()), seed=1, device="cpu"
+        )
     assert set(fold.windows.region[seen[0]]) == {0}
     assert np.unique(seen[1]).tolist() == list(range(len(fold.windows)))
     assert np.bincount(fold.windows.region[seen[1]]).min() > 0.4 * len(seen[1])

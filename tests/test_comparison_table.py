@@ -107,6 +107,7 @@ def test_a_summary_is_read_as_it_was_written(tmp_path):
     first = comparison_table.read(tmp_path)
     assert first["study"].tolist() == ["toy", "toy", "other"], "what was asked most comes first"
     assert (tmp_path / "toy.json").read_text().count("seed") == 1
+    assert comparison_table.facts(tmp_path) == {"other": {}, "toy": {"seed": 7}}
     with pytest.raises(FileNotFoundError, match="mpm compare STUDY"):
         comparison_table.read(tmp_path / "nowhere")
 
@@ -120,6 +121,13 @@ def test_the_layout_puts_variants_down_and_targets_across():
         ("control", "probe"): "0.500",
         ("other", "probe"): "0.625 (+0.125, +0.125 to +0.125)",
     }
+
+
+def test_the_layout_marks_values_that_rest_on_other_folds():
+    "The other was not run on the second, easy fold: its difference can be read, its value cannot"
+    parts = rows("control", 0.5, 0.9, fold=None), rows("other", 0.625)
+    shown = comparison_table.layout(comparison_table.summary(table(*parts), "control"), "auc")
+    assert shown.iloc[:, 0].tolist() == ["0.700", "0.625 (+0.125, +0.125 to +0.125) *"]
 
 
 def test_a_row_without_a_control_of_its_configuration_is_left_out(capsys):
