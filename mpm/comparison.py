@@ -121,8 +121,8 @@ def comparison_path(study: Study) -> Path:
 
 def keep(path: Path, rows: pd.DataFrame) -> None:
     """Put rows into a table of comparisons, in place of older ones of the same run."""
-    if path.exists():
-        old = pd.read_parquet(path)
+    old = _read(path)
+    if len(old):
         same = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
         rows = pd.concat([old[~same], rows], ignore_index=True)
     artefacts.write_table(rows.sort_values([*KEYS, "metric"]).reset_index(drop=True), path)
@@ -244,11 +244,17 @@ def _label(target: str, plan: Plan) -> str:
     return target
 
 
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table of comparisons; nothing if it is from before rows had a configuration."""
+    table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    return table if "configuration" in table else pd.DataFrame()
+
+
 def _known(path: Path, keys: dict) -> set[tuple[str, ...]]:
     """Return targets, heads, choices and what they were made of, of what is there already."""
-    if not path.exists():
+    table = _read(path)
+    if table.empty:
         return set()
-    table = pd.read_parquet(path, columns=[*KEYS, "made_of"])
     here = np.logical_and.reduce([table[name] == value for name, value in keys.items()])
     columns = ["target", "head", "choice", "made_of"]
     return set(table.loc[here, columns].itertuples(index=False, name=None))
@@ -392,9 +398,10 @@ def compare_study(
         _say(rows)
     table = _name_regions(pd.read_parquet(comparison_path(study)), list(cubes))
     names = {"variant": [variant.name for variant in VARIANTS], "choice": list(probes.CHOICES)}
+    ranks = {key: {name: k for k, name in enumerate(own)} for key, own in names.items()}
     summary = comparison_table.summary(table, control).sort_values(
         ["target", "split", "metric", "variant", "head", "choice"],
-        key=lambda own: own.map(names[own.name].index) if own.name in names else own,
+        key=lambda own: own.map(ranks[own.name]) if own.name in ranks else own,
         ignore_index=True,
     )
     facts = {"control": control, "cells": MOST, "draws": DRAWS, "preset": plan.preset}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mpm import artefacts, mae
 from mpm.bars import tqdm
+from mpm.batch_parts import AUTO, windows_at_a_time
 from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
 from mpm.devices import check_same, fabric_on, set_up
 from mpm.masking import Mask
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.wrappers import _FabricModule
 
-AUTO = -1  # of `PretrainSettings.micro`
-CPU_MICRO = 128  # of preset "paper" with 14 layers: 2.1 GB instead of 7.6 GB, and as fast
-GPU_SHARE = 0.6  # of a GPU's memory that the windows of a batch may take
 CHECKED = 20  # steps between two looks at a GPU's losses: each look waits for it
 
 
@@ -128,8 +126,10 @@ def pretrain(
         )
     give_memory_back()
     progress = _start(config, settings, seed, fabric, start)
-    micro = windows_at_a_time(config, settings, fabric.device, processes=fabric.world_size)
-    settings = replace(settings, micro=micro)
+    if settings.micro == AUTO:
+        share = -(-settings.batch // fabric.world_size)
+        micro = windows_at_a_time(config, share, fabric.device)
+        settings = replace(settings, micro=micro)
     mark = {"seed": seed} | asdict(config) | asdict(settings)
     if checkpoint is not None:
         mark |= fingerprint_of(progress.model, fabric, windows, train, held_out)
@@ -147,44 +147,6 @@ def pretrain(
         keep(model)
     kept.remove()
     return model, pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
-
-
-def windows_at_a_time(
-    config: mae.MAEConfig, settings: PretrainSettings, device: torch.device, *, processes: int = 1
-) -> int:
-    """Return how many windows of a batch are in memory at a time; 0: all of them.
-
-    On a GPU as many as fit, in parts of the same size, as every part leaves it waiting for the next
-    one; on a CPU few, which is as fast. A number that the settings give is taken as it is.
-
-    Parameters
-    ----------
-    config : MAEConfig
-    settings : PretrainSettings
-    device : torch.device
-    processes : int
-        That share the batch.
-    """
-    if settings.micro != AUTO:
-        return settings.micro
-    share = -(-settings.batch // processes)
-    most = CPU_MICRO
-    if device.type == "cuda":  # of all its memory: what is free now may be less at another start
-        room = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
-        most = max(1, int(room / bytes_of_a_window(config)))
-    return 0 if share <= most else -(-share // -(-share // most))
-
-
-def bytes_of_a_window(config: mae.MAEConfig) -> int:
-    """Estimate what a window keeps in memory for the backward pass, in float32 (bytes).
-
-    A block keeps about 17 numbers a token and feature; a mask is taken to leave its share of the
-    patches to the encoder. With 14 layers and preset `paper` 5.7 MB, where 6.1 MB are measured.
-    """
-    kept = config.tokens * (1 - config.mask_ratio if config.task in ("patches", "both") else 1)
-    encoder = (kept + 1) * config.width * config.depth
-    decoder = (config.tokens + 1) * config.decoder_width * config.decoder_depth
-    return int(4 * (17 * (encoder + decoder) + 5 * config.layers * config.window**2))
 
 
 def _start(

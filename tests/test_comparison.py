@@ -55,6 +55,16 @@ def test_what_is_there_is_not_made_again(study, cubes, monkeypatch):
     assert newer == longer["value"].tolist() != first["value"].tolist()
 
 
+def test_rows_from_before_configurations_are_made_again(study, cubes):
+    "They do not say what they may be compared with"
+    variant = Variant("x", pretrained=False)
+    first = rows_of(study, cubes, variant)
+    place = comparison.comparison_path(study)
+    first.drop(columns=["choice", "configuration"]).to_parquet(place)
+    assert rows_of(study, cubes, variant)["value"].tolist() == first["value"].tolist()
+    assert len(pd.read_parquet(place)) == len(first)
+
+
 def test_one_seed_gives_the_same_numbers(study, cubes, tmp_path):
     "Bit by bit, with a probe and with fine-tuning"
     variant = Variant("patches masked")

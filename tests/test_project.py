@@ -85,6 +85,7 @@ LEVELS = [
     {
         "memory",
         "devices",
+        "batch_parts",
         "training",
         "pretraining",
         "classifier",

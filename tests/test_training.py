@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import xarray as xr
 from helpers import tiny, writers
 from safetensors.torch import load_file, save_file
 
-from mpm import artefacts, checkpoints, mae, masking, training
+from mpm import artefacts, batch_parts, checkpoints, mae, masking, training
 from mpm.devices import fabric_on
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
@@ -294,27 +293,19 @@ def test_a_batch_in_parts_trains_alike(monkeypatch):
 def test_the_published_batch_is_trained_in_parts():
     "1024 windows at a time would need more memory than most machines have"
     paper = training.PRETRAIN_PRESETS["paper"]
-    assert paper.batch == 1024 and paper.micro == training.AUTO
-    found = training.windows_at_a_time(mae.preset("paper", 14), paper, CPU)
-    assert found == 128
-    demo = training.PRETRAIN_PRESETS["demo"]
-    assert training.windows_at_a_time(mae.preset("demo", 14), demo, CPU) == 0
+    assert paper.batch == 1024 and paper.micro == batch_parts.AUTO
+    sizes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_parts, "CPU_MICRO", 4)
+        patch.setattr(training, "_backward", lambda *given: sizes.append(given[-1]) or stopped())
+        for micro in (batch_parts.AUTO, 0, 7):
+            with pytest.raises(KeyboardInterrupt):
+                train(replace(SETTINGS, micro=micro))
+    assert sizes == [4, 0, 7], "eight windows in two parts, unless the settings say otherwise"
 
 
-@pytest.mark.parametrize(("gigabytes", "expected"), [(80, 0), (8, 512), (4, 342)])
-def test_a_gpu_takes_as_many_windows_as_fit(monkeypatch, gigabytes, expected):
-    "5.7 MB each in 60 % of its memory: all 1024, two parts, three parts; what is asked for counts"
-    monkeypatch.setattr(
-        torch.cuda,
-        "get_device_properties",
-        lambda _: SimpleNamespace(total_memory=gigabytes * 1e9),
-    )
-    paper, config = training.PRETRAIN_PRESETS["paper"], mae.preset("paper", 14)
-    assert training.bytes_of_a_window(config) == pytest.approx(5.7e6, rel=0.02)
-    gpu = torch.device("cuda")
-    assert training.windows_at_a_time(config, paper, gpu) == expected
-    assert training.windows_at_a_time(config, replace(paper, micro=100), gpu) == 100
-    assert training.windows_at_a_time(config, paper, gpu, processes=8) == 0
+def stopped():
+    raise KeyboardInterrupt
 
 
 def test_losses_may_be_looked_at_later(tmp_path, monkeypatch):
@@ -358,7 +349,6 @@ SHARED = PretrainSettings(steps=12, batch=9, reports=12, augment=True, micro=2)
 BOTH = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 import test_training
 test_training.together(Path(sys.argv[2]))
@@ -478,7 +468,6 @@ def live(folder: Path):
 LIFE = """
 import sys, time
 from pathlib import Path
-from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 import test_training
 
