@@ -129,6 +129,9 @@ def _add_compare_options(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--heads", default=["probe"], help="probe (default), frozen, last, full", **words
     )
+    ways = "how networks are fine-tuned, names of probes.CHOICES; the preset's way"
+    compare.add_argument("--choices", default=[], help=ways, **words)
+    compare.add_argument("--targets", default=[], help="all of the study's by default", **words)
     compare.add_argument("--splits", default=["blocks"], help="blocks (default), region", **words)
     compare.add_argument("--folds", type=int, default=3, help="of the block split (3)")
     compare.add_argument("--seeds", default=["7"], help="each is a run of everything (7)", **words)
@@ -211,17 +214,19 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from mpm import comparison, study
+    from mpm import comparison, study, variants
 
     setup = study.load(arguments.study)
     counts = {"blocks": arguments.folds, "region": len(setup.regions)}
     if unknown := [split for split in arguments.splits if split not in counts]:
         raise ValueError(f"--splits {unknown[0]!r} is none of {', '.join(counts)}")
     plan = comparison.Plan(
-        comparison.choose(arguments.variants, len(setup.regions)),
+        variants.choose(arguments.variants, len(setup.regions)),
         runs=tuple((split, fold) for split in arguments.splits for fold in range(counts[split])),
         seeds=tuple(map(_seed, arguments.seeds)),
         heads=tuple(arguments.heads),
+        choices=tuple(arguments.choices or comparison.Plan.choices),
+        targets=tuple(arguments.targets),
         preset=arguments.preset,
         steps=arguments.steps,
         without=_without(arguments.without),

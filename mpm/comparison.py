@@ -1,17 +1,28 @@
 """Which pretext task teaches geology? Backbones compared by what a head makes of them."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
-from mpm import artefacts, comparison_table, datacube, mae, masking, metrics, probes, training
+from mpm import (
+    artefacts,
+    comparison_table,
+    datacube,
+    made_of,
+    mae,
+    masking,
+    metrics,
+    probes,
+    training,
+)
 from mpm.checkpoints import digest
 from mpm.devices import device_of
 from mpm.folds import Fold, labels, make_fold
@@ -19,11 +30,12 @@ from mpm.pretraining import split_settings
 from mpm.scaling import apply_scaling, fit_scaling
 from mpm.splits import SplitSettings, auto_block_km, make_split
 from mpm.study import Study
+from mpm.variants import VARIANTS, Variant, asked, widest_window
 from mpm.windows import make_windows
 
 SCORED = ("auc", "average_precision")
 DRAWS = 300  # of the bootstrap over deposits
-KEYS = ["study", "target", "split", "fold", "seed", "variant", "head"]
+KEYS = ["study", "target", "split", "fold", "seed", "variant", "head", "choice"]
 MOST = {"train": 4000, "validation": 3000, "test": 10_000}  # unlabeled cells that take part
 
 
@@ -41,6 +53,10 @@ class Plan:
     heads : tuple of str
         "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
         as `FineTuneSettings.train`.
+    choices : tuple of str
+        Names of `probes.CHOICES`: how what is fine-tuned is trained; a probe knows the first alone.
+    targets : tuple of str
+        All of the study's by default.
     preset : str
     steps : int
         Of pretraining; 0: the preset's.
@@ -48,108 +64,15 @@ class Plan:
         What is left out of training and scoring, to be looked at once at the end.
     """
 
-    variants: tuple["Variant", ...]
+    variants: tuple[Variant, ...]
     runs: tuple[tuple[str, int], ...]
     seeds: tuple[int, ...] = (7,)
     heads: tuple[probes.Head, ...] = ("probe",)
+    choices: tuple[str, ...] = (probes.PRESET,)
+    targets: tuple[str, ...] = ()
     preset: str = "demo"
     steps: int = 0
     without: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to make a backbone, told by what differs from the preset.
-
-    Attributes
-    ----------
-    name : str
-    config : dict
-        Fields of `mae.MAEConfig`.
-    settings : dict
-        Fields of `training.PretrainSettings`.
-    sees : {"network", "cell", "statistics"}
-        What the probe is given: tokens of the network, or for comparison the layers of the cell
-        itself, or these with mean and spread over the window.
-    units : {"layer", "group"}
-        What is hidden together, where the task hides layers.
-    pretrained : bool
-        False: random weights.
-    per_region : bool
-        Whether each region is standardised by itself; one without training cells by all of its
-        cells, which takes no label.
-    balanced : bool
-        Whether regions give equal numbers of windows.
-    aligned : bool
-        Whether the probe standardises features region by region, likewise.
-    """
-
-    name: str
-    config: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)
-    sees: Literal["network", "cell", "statistics"] = "network"
-    units: Literal["layer", "group"] = "layer"
-    pretrained: bool = True
-    per_region: bool = False
-    balanced: bool = False
-    aligned: bool = False
-
-
-def _masked(name: str, **config: Any) -> Variant:
-    return Variant(name, config)
-
-
-VARIANTS = (
-    Variant("the cell alone", sees="cell", pretrained=False),
-    Variant("cell and window statistics", sees="statistics", pretrained=False),
-    Variant("random network", pretrained=False),
-    Variant("patches masked"),
-    _masked("layers hidden", task="layers"),
-    Variant("groups hidden", {"task": "layers"}, units="group"),
-    _masked("patches and layers", task="both"),
-    _masked("patches and layers at 0.5", task="both", mask_ratio=0.5),
-    _masked("patches of each layer apart", task="apart"),
-    Variant("patches of each group apart", {"task": "apart"}, units="group"),
-    _masked("mask ratio 0.5", mask_ratio=0.5),
-    _masked("mask ratio 0.9", mask_ratio=0.9),
-    _masked("mask ratio 0.95", mask_ratio=0.95),
-    Variant("five times the steps", settings={"steps": 2000}),
-    Variant("ratio 0.5 and five times the steps", {"mask_ratio": 0.5}, {"steps": 2000}),
-    _masked("loss on all cells", loss_on="all"),
-    _masked("window of 9 cells", window=9),
-    _masked("window of 21 cells", window=21),
-    _masked("patches of 5 cells", patch=5),
-    _masked("normalised targets", wanted="normalised"),
-    _masked("high-pass targets", wanted="high_pass"),
-    _masked("contrasts alone", inputs="contrasts"),
-    _masked("values and contrasts", inputs="both"),
-    _masked("patches and layers with contrasts", inputs="both", task="both"),
-    Variant("standardised per region", per_region=True),
-    Variant("features aligned", aligned=True),
-    Variant("regions balanced", balanced=True),
-)
-
-
-def choose(names: Sequence[str], regions: int) -> tuple[Variant, ...]:
-    """Return variants by name, all by default, without those for several regions if there is one.
-
-    Raises
-    ------
-    ValueError
-        If there is none of a name.
-    """
-    known = {variant.name: variant for variant in VARIANTS}
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"no variant is called {unknown[0]!r}; there are {', '.join(known)}")
-    chosen = [known[name] for name in names or known]
-    several = [v for v in chosen if v.per_region or v.balanced or v.aligned]
-    return tuple(v for v in chosen if regions > 1 or v not in several)
-
-
-def widest_window(preset: str) -> int:
-    """Return the widest window (cells) of all variants: no other reaches over its dead zone."""
-    own = mae.preset(preset, layers=1).window
-    return max(own, *(variant.config.get("window", own) for variant in VARIANTS))
 
 
 def compare(
@@ -178,7 +101,8 @@ def compare(
     ------
     DataFrame
         New rows: `KEYS`, metric, value, draws (list: the bootstrap over deposits, the same deposits
-        in every variant, head and seed), prevalence, deposits, made_of.
+        in every variant, head and seed), prevalence, deposits, configuration (what must be the same
+        of rows that are compared), made_of.
     """
     path = comparison_path(study)
     for seed in plan.seeds:
@@ -197,8 +121,8 @@ def comparison_path(study: Study) -> Path:
 
 def keep(path: Path, rows: pd.DataFrame) -> None:
     """Put rows into a table of comparisons, in place of older ones of the same run."""
-    if path.exists():
-        old = pd.read_parquet(path)
+    old = _read(path)
+    if len(old):
         same = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
         rows = pd.concat([old[~same], rows], ignore_index=True)
     artefacts.write_table(rows.sort_values([*KEYS, "metric"]).reset_index(drop=True), path)
@@ -215,39 +139,49 @@ def _one(
     device: torch.device | str,
 ) -> pd.DataFrame:
     """Make the rows of one variant, run and seed that are not there yet."""
+    if not asked(variant, run[0]):
+        return pd.DataFrame()
     config = _config(cubes, variant, plan)
     fold = variant_fold(cubes, variant, *run, settings, config.window, targets=list(study.targets))
     keys = {"study": study.name, "split": run[0], "fold": str(run[1]), "seed": seed}
-    keys |= {"variant": variant.name, "made_of": _made_of(variant, plan, settings, fold)}
-    parts = {target: _parts(fold, cubes, target, plan.without) for target in study.targets}
+    keys |= {"variant": variant.name}
+    names = plan.targets or tuple(study.targets)
+    parts = {target: _parts(fold, cubes, target, plan.without) for target in names}
+    ways = {way: _made_of(variant, plan, settings, cubes, fold, *way) for way in _ways(plan)}
     there = _known(comparison_path(study), keys)
     wanted = [
-        (target, head)
-        for target in study.targets
-        for head in plan.heads
+        (target, way)
+        for target in names
+        for way in ways
         if parts[target] is not None
-        and (head == "probe" or variant.sees == "network")
-        and (_label(target, plan), head) not in there
+        and (way[0] == "probe" or variant.sees == "network")
+        and (_label(target, plan), *way, ways[way][1]) not in there
     ]
     if not wanted:
         return pd.DataFrame()
     encoder = backbone(fold, variant, config, plan, seed=seed, device=device).encoder
-    ways: dict[str, Any] = {
-        "sees": variant.sees,
-        "aligned": variant.aligned,
-        "preset": plan.preset,
-        "seed": seed,
-    }
     rows = []
-    for target, head in wanted:
+    for target, way in wanted:
         positive, deposit = labels(cubes, fold.windows, target)
         own = parts[target]
         assert own is not None  # else it is not wanted
-        guess = probes.score_cells(fold, encoder, head, **ways, parts=own, positive=positive)
+        given: dict[str, Any] = {"sees": variant.sees, "aligned": variant.aligned, "seed": seed}
+        given |= {"parts": own, "positive": positive}
+        guess = probes.score_cells(fold, encoder, probes.tuning(*way, plan.preset), **given)
         made = metrics.Prediction(positive[own[2]], guess, deposit[own[2]], np.nan)
-        named = keys | {"target": _label(target, plan), "head": head}
-        rows += _score_rows(made, named, " ".join(map(str, run)))
+        named = keys | dict(zip(("head", "choice"), way, strict=True))
+        named |= dict(zip(("configuration", "made_of"), ways[way], strict=True))
+        rows += _score_rows(made, named | {"target": _label(target, plan)}, " ".join(map(str, run)))
     return pd.DataFrame(rows)
+
+
+def _ways(plan: Plan) -> list[tuple[probes.Head, str]]:
+    """Heads, and how each is trained; of a probe there is one way."""
+    return [
+        (head, choice)
+        for head in plan.heads
+        for choice in (plan.choices if head != "probe" else (probes.PRESET,))
+    ]
 
 
 def _config(cubes: dict, variant: Variant, plan: Plan) -> mae.MAEConfig:
@@ -258,11 +192,38 @@ def _config(cubes: dict, variant: Variant, plan: Plan) -> mae.MAEConfig:
     return replace(config, units=masking.units(first, variant.units))
 
 
-def _made_of(variant: Variant, plan: Plan, settings: SplitSettings, fold: Fold) -> str:
-    """What decides the numbers, besides their keys."""
-    made_of = asdict(variant) | {"preset": plan.preset, "steps": plan.steps, "cells": MOST}
-    made_of |= {"without": plan.without, "folds": settings.folds, "block_km": settings.block_km}
-    return json.dumps(made_of | {"data": digest(fold.windows.canvas, fold.train, fold.test)})
+def _made_of(
+    variant: Variant,
+    plan: Plan,
+    settings: SplitSettings,
+    cubes: dict[str, xr.Dataset],
+    fold: Fold,
+    head: probes.Head,
+    choice: str,
+) -> tuple[str, str]:
+    """What decides the numbers, besides their keys.
+
+    Returns
+    -------
+    configuration : str
+        Hash of all that must be the same where two variants or choices are compared: steps, cells,
+        folds, data, code, and how a network of this head is fine-tuned by default.
+    made_of : str
+        That, and what is the row's own.
+    """
+    shared = {"preset": plan.preset, "steps": plan.steps, "cells": MOST, "split": asdict(settings)}
+    shared |= {"checksums": _checksums(cubes), "code": made_of.code_hash("comparison")}
+    default, own = (probes.tuning(head, name, plan.preset) for name in (probes.PRESET, choice))
+    shared |= {"tuning": default and asdict(default)}
+    configuration = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
+    facts = asdict(variant) | {"configuration": configuration, "without": plan.without}
+    facts |= {"tuning": own and asdict(own)}
+    facts |= {"data": digest(fold.windows.canvas, fold.train, fold.test)}
+    return configuration, json.dumps(facts)
+
+
+def _checksums(cubes: dict[str, xr.Dataset]) -> dict[str, list[str]]:
+    return {name: cube["checksum"].values.tolist() for name, cube in cubes.items()}
 
 
 def _score_rows(made: metrics.Prediction, named: dict, fold: str) -> list[dict]:
@@ -283,13 +244,20 @@ def _label(target: str, plan: Plan) -> str:
     return target
 
 
-def _known(path: Path, keys: dict) -> set[tuple[str, str]]:
-    """Return targets and heads that are there already."""
-    if not path.exists():
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table of comparisons; nothing if it is from before rows had a configuration."""
+    table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    return table if "configuration" in table else pd.DataFrame()
+
+
+def _known(path: Path, keys: dict) -> set[tuple[str, ...]]:
+    """Return targets, heads, choices and what they were made of, of what is there already."""
+    table = _read(path)
+    if table.empty:
         return set()
-    table = pd.read_parquet(path, columns=[*KEYS, "made_of"])
     here = np.logical_and.reduce([table[name] == value for name, value in keys.items()])
-    return set(table.loc[here, ["target", "head"]].itertuples(index=False, name=None))
+    columns = ["target", "head", "choice", "made_of"]
+    return set(table.loc[here, columns].itertuples(index=False, name=None))
 
 
 def variant_fold(
@@ -338,6 +306,8 @@ def backbone(
 ) -> mae.MaskedAutoencoder:
     """Pretrain a variant's backbone on a fold's training windows, or leave its weights random.
 
+    A transductive variant learns from all windows; no variant sees a label.
+
     Parameters
     ----------
     fold : Fold
@@ -354,7 +324,7 @@ def backbone(
     settings = replace(training.PRETRAIN_PRESETS[plan.preset], reports=1)
     steps = {"steps": plan.steps or settings.steps}
     settings = replace(settings, **(steps | variant.settings))
-    train = fold.train
+    train = np.arange(len(fold.windows)) if variant.transductive else fold.train
     if variant.balanced:
         region = fold.windows.region[train]
         counts = np.bincount(region)
@@ -425,23 +395,29 @@ def compare_study(
     )
     place = device_of(device)
     for rows in compare(study, cubes, plan, settings=settings, device=place):
-        for _, pair in rows.groupby(["target", "head"], sort=False):
-            first = pair.iloc[0]
-            found = ", ".join(f"{r.metric} {r.value:.3f}" for r in pair.itertuples())
-            where = f"{first['split']} {first['fold']}, seed {first['seed']}, {first['target']}"
-            print(f"{where}: {first['variant']}, {first['head']}: {found}", flush=True)
+        _say(rows)
     table = _name_regions(pd.read_parquet(comparison_path(study)), list(cubes))
-    rank = {variant.name: number for number, variant in enumerate(VARIANTS)}
+    names = {"variant": [variant.name for variant in VARIANTS], "choice": list(probes.CHOICES)}
+    ranks = {key: {name: k for k, name in enumerate(own)} for key, own in names.items()}
     summary = comparison_table.summary(table, control).sort_values(
-        ["target", "split", "metric", "variant", "head"],
-        key=lambda column: column.map(rank) if column.name == "variant" else column,
+        ["target", "split", "metric", "variant", "head", "choice"],
+        key=lambda own: own.map(ranks[own.name]) if own.name in ranks else own,
         ignore_index=True,
     )
-    checksums = {name: cube["checksum"].values.tolist() for name, cube in cubes.items()}
     facts = {"control": control, "cells": MOST, "draws": DRAWS, "preset": plan.preset}
-    facts |= {"steps": plan.steps, "split": asdict(settings), "checksums": checksums}
+    facts |= {"steps": plan.steps, "split": asdict(settings), "checksums": _checksums(cubes)}
     comparison_table.write(summary, artefacts.home() / "data" / "comparisons", facts)
     return summary
+
+
+def _say(rows: pd.DataFrame) -> None:
+    """Print a line for each target, head and choice."""
+    for _, pair in rows.groupby(["target", "head", "choice"], sort=False):
+        first = pair.iloc[0]
+        found = ", ".join(f"{row.metric} {row.value:.3f}" for row in pair.itertuples())
+        how = first["head"] + (f", {first['choice']}" if first["choice"] != probes.PRESET else "")
+        where = f"{first['split']} {first['fold']}, seed {first['seed']}, {first['target']}"
+        print(f"{where}: {first['variant']}, {how}: {found}", flush=True)
 
 
 def _name_regions(table: pd.DataFrame, regions: list[str]) -> pd.DataFrame:

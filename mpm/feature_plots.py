@@ -1,6 +1,7 @@
 """Figures of what a backbone learned: components, clusters, and what they say about layers."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
@@ -151,37 +153,54 @@ def differences(table: pd.DataFrame, *, control: str) -> Figure:
     ----------
     table : DataFrame
         Rows of one metric of `comparison_table.summary`; each variant and head gets a line, each
-        study, target and split a panel.
+        study, target and split a panel, all on one scale. Lines of a head stand together, below its
+        control if the table holds that. Hollow: one seed only, whose interval knows nothing of the
+        luck of training.
     control : str
         What the control is called on the axis.
     """
     panels = list(table.groupby(["study", "target", "split"], sort=False))
-    ways = table[["variant", "head"]].drop_duplicates().apply(tuple, axis=1).tolist()
-    several = table["head"].nunique() > 1
-    names = [f"{variant}, {head}" if several else variant for variant, head in ways]
+    ways = list(dict.fromkeys(zip(table["variant"], table["head"], strict=True)))
+    heads = list(dict.fromkeys(table["head"]))
+    ways.sort(key=lambda way: heads.index(way[1]))
+    names = [f"{variant}, {head}" if len(heads) > 1 else variant for variant, head in ways]
     across = min(5, len(panels))
     down = -(-len(panels) // across)
     size = (max(5.5, 2.4 + 1.9 * across), down * (0.2 * len(ways) + 0.6) + 0.7)
     fig, axes = plt.subplots(
-        down, across, figsize=size, sharey=True, squeeze=False, layout="constrained"
+        down, across, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, (keys, rows) in zip(axes.flat, panels, strict=False):
-        height = [ways.index(way) for way in zip(rows["variant"], rows["head"], strict=True)]
-        low, high = rows["difference_low"].to_numpy(), rows["difference_high"].to_numpy()
-        colors = np.where(low > 0, "C0", np.where(high < 0, "C3", "0.45"))
-        ax.hlines(height, low, high, color=colors, linewidth=1.5)
-        ax.scatter(rows["difference"], height, s=18, color=colors, zorder=3)
-        ax.axvline(0, color="0.6", linewidth=0.8)
+        _show_differences(ax, rows, ways)
         study, target, split = map(plots.readable, keys)
         ax.set_title(f"{study}\n{target}, {split}", fontsize=8)
-        ax.grid(axis="y", color="0.92")
-        ax.tick_params(labelsize=7)
-        ax.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(ways)), names)
     axes[0, 0].set_ylim(len(ways) - 0.5, -0.5)
     metric = {"auc": "AUC"}.get(table["metric"].iloc[0], plots.readable(table["metric"].iloc[0]))
-    fig.supxlabel(f"{metric}, difference to {control}", fontsize=9)
+    hollow = "; hollow: one seed" if (table["seeds"] == 1).any() else ""
+    fig.supxlabel(f"{metric}, difference to {control}{hollow}", fontsize=9)
     sns.despine(fig)
     return fig
+
+
+def _show_differences(ax: Axes, rows: pd.DataFrame, ways: list[tuple[str, str]]) -> None:
+    """Draw a panel of `differences`; a control, which differs by nothing, is a diamond."""
+    height = np.array([ways.index(way) for way in zip(rows["variant"], rows["head"], strict=True)])
+    gap, low, high = (
+        rows[name].to_numpy() for name in ("difference", "difference_low", "difference_high")
+    )
+    colors = np.where(low > 0, "C0", np.where(high < 0, "C3", "0.45"))
+    held = (low == 0) & (high == 0)
+    faces = np.where(rows["seeds"] == 1, "white", colors)
+    ax.hlines(height[~held], low[~held], high[~held], color=colors[~held], linewidth=1.5)
+    look = {"s": 18, "color": faces[~held], "edgecolor": colors[~held], "zorder": 3}
+    ax.scatter(gap[~held], height[~held], **look)
+    ax.plot(gap[held], height[held], "d", color="0.2", markersize=4)
+    for y in np.flatnonzero([one[1] != two[1] for one, two in pairwise(ways)]):
+        ax.axhline(y + 0.5, color="0.6", linewidth=0.8)
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    ax.grid(axis="y", color="0.92")
+    ax.tick_params(labelsize=7, labelbottom=True)
+    ax.locator_params(axis="x", nbins=4)

@@ -20,6 +20,7 @@ from mpm.memory import enough_memory, give_memory_back
 from mpm.training import turn
 from mpm.windows import Windows
 
+TEMPERATURES = (0.05, 20.0)  # between which one is sought
 LOOKED = 1000  # unlabeled validation cells that early stopping and the temperature see
 
 
@@ -58,7 +59,7 @@ class FineTuneSettings:
 
 FINE_TUNE_PRESETS = {
     "paper": FineTuneSettings(),
-    "demo": FineTuneSettings(steps=160, backbone_rate=1e-3, every=40),
+    "demo": FineTuneSettings(steps=240, backbone_rate=1e-3, every=20, patience=3),
 }
 
 
@@ -99,7 +100,9 @@ def fine_tune(
     classifier : Classifier
         In evaluation mode, on the CPU.
     history : DataFrame
-        step, loss, average_precision (validation).
+        step, loss, average_precision (validation). Its attribute "limited" is true if no
+        temperature between `TEMPERATURES` was the best: above, the validation cells do not bear the
+        scores out at all, and would have them all alike.
 
     Raises
     ------
@@ -119,7 +122,7 @@ def fine_tune(
     pools = [torch.as_tensor(pool) for pool in (positives, negatives)]
     with enough_memory("fine-tuning", windows, settings.batch):
         history = _train(model, windows, pools, looked, labels, settings, seed, label)
-        _fit_temperature(model, windows, looked, labels)
+        history.attrs["limited"] = _fit_temperature(model, windows, looked, labels)
     return model.cpu(), history
 
 
@@ -282,8 +285,10 @@ def _likelihood(
 
 def _fit_temperature(
     model: Classifier, windows: Windows, index: np.ndarray, labels: np.ndarray
-) -> None:
-    """Fit the temperature by the log loss of both classes at equal weight.
+) -> bool:
+    """Fit the temperature by the log loss of both classes, and say whether it met its limits.
+
+    Both classes have equal weight.
 
     So a likelihood is the probability at even odds, not that of finding a deposit: the number of
     undiscovered deposits is unknown in positive-unlabeled data.
@@ -303,8 +308,12 @@ def _fit_temperature(
         cost = np.logaddexp(0, scaled) - wanted * scaled  # log loss of each cell
         return cost[positive].mean() + cost[~positive].mean()
 
-    best = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
-    model.temperature.fill_(float(np.exp(best.x)))
+    ends = np.log(TEMPERATURES)
+    best = minimize_scalar(loss, bounds=ends, method="bounded").x
+    nearest = ends[np.argmin(np.abs(ends - best))]
+    limited = bool(abs(nearest - best) < 0.01)  # the search ends just short of a limit
+    model.temperature.fill_(float(np.exp(nearest if limited else best)))
+    return limited
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

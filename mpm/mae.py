@@ -133,8 +133,7 @@ class MaskedAutoencoder(nn.Module):
             apart = mask.hidden(config.tokens, config.layers)
             seen = seen & apart.repeat_interleave(size**2, dim=2)
         else:  # visible patches need no filling
-            hidden = mask.hidden(config.tokens, 1)[..., 0]
-            index = hidden.nonzero()[:, 1].view(len(values), -1)
+            index = mask.hidden_patches(config.tokens)
             decoded, wanted, seen = (pick(part, index) for part in (decoded, wanted, seen))
         error = (self.fill(decoded) - wanted).where(seen, 0.0)
         return error.square().sum(), seen.sum()

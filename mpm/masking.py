@@ -42,6 +42,16 @@ class Mask(NamedTuple):
         every = torch.ones(n, tokens, layers, dtype=torch.bool, device=shown.device)
         return every.scatter(1, self.visible.unsqueeze(-1).expand(-1, -1, layers), shown)
 
+    def hidden_patches(self, tokens: int) -> Tensor:
+        """Return the numbers of the patches that are hidden as a whole: (N, tokens - kept) int.
+
+        Ascending, as `nonzero` would list them. As many are hidden of every window, so a GPU need
+        not be waited for to count them.
+        """
+        hidden = self.hidden(tokens, 1)[..., 0]
+        first = hidden.byte().argsort(dim=1, descending=True, stable=True)
+        return first[:, : tokens - self.visible.shape[1]]
+
 
 def draw(
     n: int,

@@ -19,6 +19,7 @@ from mpm import plots
 from mpm.leaks import Split
 from mpm.scenes import Scene
 
+MARKED = 400  # negatives of a region that a map shows at most
 FILLED = {"MAE": "network", "bilinear": "interpolated"}
 
 
@@ -98,25 +99,20 @@ def loss_curves(
     histories : mapping
         Name of the run, split first, to a table with step, loss, held_out.
     plain : mapping, optional
-        Plain fill to its loss on held-out windows, to compare with.
+        Ways to fill in, the network ("MAE") and plain fills, to their loss on the same windows:
+        they get a panel of their own, as those windows are of one fold.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    ratios = [1, 1, 0.45] if plain else [1, 1]
+    shape: dict[str, Any] = {"figsize": (9 + bool(plain), 3.6), "width_ratios": ratios}
+    fig, panels = plt.subplots(1, len(ratios), layout="constrained", sharey=True, **shape)
+    axes = panels[:2]
     for name, history in histories.items():
         style = "--" if name.startswith("random") else ":" if name.startswith("final") else "-"
         dot = "o" if len(history) == 1 else ""  # a backbone taken as it was has no curve
         axes[0].plot(history["step"], history["loss"], style, marker=dot, label=name)
         axes[1].plot(history["step"], history["held_out"], style, marker=dot, label=name)
-    for name, loss in (plain or {}).items():
-        axes[1].axhline(loss, color="0.5", linewidth=0.8)
-        axes[1].annotate(
-            name,
-            (0.99, loss),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            color="0.35",
-            fontsize=8,
-        )
+    if plain:
+        _show_fills(panels[2], plain)
     for ax, title in zip(axes, ["training windows", "held-out windows"], strict=True):
         ax.set(xlabel="step", title=title, yscale="log")
         ax.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
@@ -125,11 +121,19 @@ def loss_curves(
         ax.tick_params(axis="y", which="minor", labelsize=7)
     axes[0].set_ylabel("masked loss (standard deviations²)")
     handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(  # type: ignore[call-overload]  # matplotlib's types do not know this place
-        handles, texts, title="split, fold", fontsize=7, loc="outside right"
-    )
+    fig.legend(handles, texts, title="split, fold", fontsize=7, loc="outside right")
     sns.despine(fig)
     return fig
+
+
+def _show_fills(ax: Axes, losses: Mapping[str, float]) -> None:
+    """Mark the loss of the network (dot) and of plain fills on the same windows."""
+    for name, loss in losses.items():
+        own = name == "MAE"
+        ax.plot([0], [loss], "o" if own else "_", color="C0" if own else "0.35", markersize=7)
+        look: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "C0" if own else "0.35"}
+        ax.annotate(FILLED[name] if own else name, (0.12, loss), **look)
+    ax.set(xticks=[], xlim=(-0.2, 1), title="ways to fill in", xlabel="test, block fold 0")
 
 
 def reconstructions(
@@ -206,28 +210,36 @@ def layer_errors(errors: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
     errors : DataFrame
         Index layer, a column a fill: root mean squared error on masked cells.
     verdicts : DataFrame
-        Of `reconstruction.verdicts`; decides the order and the colours.
+        Of `reconstruction.verdicts`; decides the order, the colours and what stands at the right.
     """
     ordered = errors.loc[verdicts.index]
     height = np.arange(len(ordered))
-    fig, ax = plt.subplots(figsize=(7.5, 0.24 * len(ordered) + 1.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(8, 0.24 * len(ordered) + 1.6), layout="constrained")
     markers = {"layer mean": "|", "window mean": "x", "bilinear": "s"}
     for name, marker in markers.items():
         empty: dict[str, Any] = {"markerfacecolor": "none"} if marker == "s" else {}
         ax.plot(ordered[name], height, marker, color="0.45", label=name, markersize=5, **empty)
-    for worse, color, label in [(False, "C0", "network, better"), (True, "C3", "network, worse")]:
-        rows = verdicts["worse"].to_numpy() == worse
+    kinds = {"better": "C0", "worse": "C3", "cannot be told": "0.45"}
+    for kind, color in kinds.items():
+        rows = (verdicts["verdict"] == kind).to_numpy()
+        if not rows.any():
+            continue
         ax.hlines(height[rows], verdicts["MAE"][rows], verdicts["plain"][rows], color=color)
+        label = f"network, {kind}"
         ax.plot(ordered["MAE"][rows], height[rows], "o", color=color, label=label, markersize=6)
-    for y, ratio in zip(height, verdicts["ratio"], strict=True):
-        text = f"{round(100 * (ratio - 1)):+d} %" if np.isfinite(ratio) else "fill is exact"
+    for y, row in zip(height, verdicts.itertuples(), strict=True):
+        text = "fill is exact"
+        if np.isfinite(row.ratio):
+            text = f"{100 * (row.ratio - 1):+.0f} %"
+        if np.isfinite(row.ratio) and np.isfinite(row.low):
+            text += f" ({100 * (row.low - 1):+.0f} to {100 * (row.high - 1):+.0f})"
         ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
     ax.annotate("network vs.\nbest plain fill", (1.01, 1.0), xycoords="axes fraction", fontsize=7)
     ax.set_yticks(height, [plots.readable(name) for name in ordered.index], fontsize=8)
     ax.set(xlabel="error on masked cells (standard deviations; classes: 1)", xlim=(0, None))
     ax.set_ylim(len(ordered) - 0.5, -0.5)
     ax.grid(axis="y", color="0.92")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=5, fontsize=8, columnspacing=1)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, fontsize=8, columnspacing=1)
     sns.despine(fig)
     return fig
 
@@ -244,16 +256,22 @@ def negative_maps(
     distance : mapping
         Region to a dataset with `distance (y, x)`, standard deviations, NaN outside training cells.
     positive, negative : sequence of array (y, x)
-        Training positives and negatives, a region each.
+        Training positives and negatives, a region each. Of the negatives every n-th is drawn, such
+        that what lies beneath is seen.
     """
     fig, axes = plots.panels(len(distance))
+    step = -(-max(1, *(int(part.sum()) for part in negative)) // MARKED)
     high = max(float(np.nanpercentile(result["distance"], 98)) for result in distance.values())
     low = min(float(np.nanpercentile(result["distance"], 2)) for result in distance.values())
     for k, (ax, (region, result)) in enumerate(zip(axes, distance.items(), strict=True)):
         label = "mean distance to the deposits (standard deviations)"
         plots.show_map(result["distance"], ax, label=label, title=region, limits=(low, high))
-        plots.show_cells(negative[k], result, ax, color="black")
+        some = np.zeros_like(negative[k])
+        some.flat[np.flatnonzero(negative[k])[::step]] = True
+        plots.show_cells(some, result, ax, color="black")
         plots.show_cells(positive[k], result, ax, color="red")
+    if step > 1:
+        fig.supxlabel(f"red: all positive cells; black: one negative in {step}", fontsize=9)
     return fig
 
 

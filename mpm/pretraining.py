@@ -170,24 +170,28 @@ def pretrain_fold(
         own["backbone"] = transfer.facts_of(study, borrowed)
     folder = mae.backbone_path(study, kind, number)
     way = {"seed": seed, "fabric": fabric, "label": f"{kind} {number}", "start": start}
+    layers = next(iter(cubes.values()))["layer"].values.tolist()
+
+    def keep(model: mae.MaskedAutoencoder) -> None:
+        if fabric.is_global_zero:
+            mae.save(model, folder, layers=layers, scaling=fold.scaling, facts=own | facts(cubes))
+
     checkpoint = folder.with_suffix(".safetensors")
-    model, history = _learn(config, fold, settings, checkpoint=checkpoint, **way)
-    if fabric.is_global_zero:
-        layers = next(iter(cubes.values()))["layer"].values.tolist()
-        mae.save(model, folder, layers=layers, scaling=fold.scaling, facts=own | facts(cubes))
+    history = _learn(config, fold, settings, checkpoint=checkpoint, keep=keep, **way)
     fabric.barrier()
     return fold, history
 
 
 def _learn(
     config: mae.MAEConfig, fold: Fold, settings: PretrainSettings, **way: Any
-) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
+) -> pd.DataFrame:
     """Pretrain on a fold's training windows; what is there at the start stays without steps."""
     held_out, start = np.concatenate([fold.validation, fold.test]), way["start"]
     if start is not None and not settings.steps:
+        way["keep"](start)
         loss = held_out_loss(start, fold.windows, held_out)
-        return start, pd.DataFrame([[0, np.nan, loss]], columns=["step", "loss", "held_out"])
-    return pretrain(config, fold.windows, fold.train, held_out, settings, **way)
+        return pd.DataFrame([[0, np.nan, loss]], columns=["step", "loss", "held_out"])
+    return pretrain(config, fold.windows, fold.train, held_out, settings, **way)[1]
 
 
 def facts(cubes: dict[str, xr.Dataset]) -> dict:

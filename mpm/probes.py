@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,21 +13,61 @@ from sklearn.preprocessing import StandardScaler
 from mpm import fine_tuning, mae, window_statistics
 from mpm.baselines import choose
 from mpm.classifier import Classifier
+from mpm.comparison_table import PRESET
 from mpm.folds import Fold
 from mpm.pu_selection import choose_negatives
 from mpm.windows import Windows
 
 Head = Literal["probe", "full", "last", "frozen"]
+# what a choice of fine-tuning changes of its preset's settings
+CHOICES: dict[str, dict[str, Any]] = {
+    PRESET: {},
+    "negatives from the top quarter": {"quantiles": (0.75, 1.0)},
+    "negatives from the top three quarters": {"quantiles": (0.25, 1.0)},
+    "negatives at random": {"negatives": "random"},
+    "negatives told by the backbone": {"negatives_by": "backbone"},
+    "head sees CLS": {"view": "cls"},
+    "head sees the mean": {"view": "mean"},
+    "head sees CLS and mean and centre": {"view": "cls+mean+centre"},
+    "no label smoothing": {"smoothing": 0.0},
+    "dropout 0.2": {"dropout": 0.2},
+    "a tenth of the rate for the backbone": {"backbone_rate": 1e-4},
+}
+
+
+def tuning(head: Head, choice: str, preset: str) -> fine_tuning.FineTuneSettings | None:
+    """Return how a network is trained under a head; none under a probe.
+
+    Parameters
+    ----------
+    head : {"probe", "full", "last", "frozen"}
+    choice : str
+        One of `CHOICES`.
+    preset : str
+        Of the fine-tuning.
+
+    Raises
+    ------
+    ValueError
+        If there is no such choice.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"no choice is called {choice!r}; there are {', '.join(CHOICES)}")
+    if head == "probe":
+        return None
+    settings = replace(fine_tuning.FINE_TUNE_PRESETS[preset], train=head)
+    # features that stay what they are need no turned windows
+    settings = replace(settings, augment=settings.augment and head != "frozen")
+    return replace(settings, **CHOICES[choice])
 
 
 def score_cells(
     fold: Fold,
     encoder: mae.Encoder,
-    head: Head,
+    settings: fine_tuning.FineTuneSettings | None,
     *,
     sees: str,
     aligned: bool,
-    preset: str,
     seed: int,
     parts: Sequence[np.ndarray],
     positive: np.ndarray,
@@ -39,15 +79,12 @@ def score_cells(
     fold : Fold
     encoder : Encoder
         Not changed.
-    head : {"probe", "full", "last", "frozen"}
-        "probe": logistic regression on frozen features. "full", "last" or "frozen": fine-tuning,
-        as `FineTuneSettings.train`.
+    settings : FineTuneSettings or None
+        Of the fine-tuning; None: a probe, logistic regression on frozen features.
     sees : {"network", "cell", "statistics"}
         What a probe is given, see `features`.
     aligned : bool
         Whether a probe's features are standardised region by region.
-    preset : str
-        Of the fine-tuning.
     seed : int
         Of the fine-tuning.
     parts : sequence of array (n,) of int
@@ -60,13 +97,11 @@ def score_cells(
     array (n,)
         Higher where a deposit is likelier, for the centres of the third part.
     """
-    if head == "probe":
+    if settings is None:
         seen = [features(encoder, fold.windows, index, sees=sees) for index in parts]
         if aligned:
             seen = _align(seen, [fold.windows.region[index] for index in parts])
         return _probe(seen, [positive[index] for index in parts])
-    settings = replace(fine_tuning.FINE_TUNE_PRESETS[preset], train=head)
-    settings = replace(settings, augment=settings.augment and head != "frozen")
     known = parts[0][positive[parts[0]]]
     trained = replace(fold, train=np.union1d(known, fold.train[~positive[fold.train]]))
     negatives = choose_negatives(trained, positive, settings, seed=seed, encoder=encoder)

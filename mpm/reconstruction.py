@@ -181,7 +181,7 @@ def structural_similarity(
     return float((index * share).sum() / share.sum())
 
 
-def verdicts(errors: pd.DataFrame) -> pd.DataFrame:
+def verdicts(errors: pd.DataFrame, filled: Filled | None = None) -> pd.DataFrame:
     """Hold the network against the best plain fill of each layer.
 
     Which plain fill is best is told by the same cells, in the plain fills' favour.
@@ -190,14 +190,18 @@ def verdicts(errors: pd.DataFrame) -> pd.DataFrame:
     ----------
     errors : DataFrame
         Of `errors`.
+    filled : Filled, optional
+        What they were taken of, for intervals over windows; without it there are none.
 
     Returns
     -------
     DataFrame
         Index layer, from the network's greatest gain to its greatest loss; columns `MAE` and
         `plain` (error), `best plain fill`, `ratio` (MAE / plain, infinite where a plain fill is
-        exact, as on a class that occurs in no window) and `worse` (bool, where the ratio is above
-        1). Layers without a scored cell are left out.
+        exact, as on a class that occurs in no window), `low` and `high` (95 % interval of the
+        ratio, over windows drawn anew; NaN without `filled`), `worse` (bool, where the ratio is
+        above 1) and `verdict` ("better", "worse", or "cannot be told" where the interval holds 1).
+        Layers without a scored cell are left out.
     """
     error = errors["error"].dropna()
     plain = error.drop(columns="MAE")
@@ -205,7 +209,37 @@ def verdicts(errors: pd.DataFrame) -> pd.DataFrame:
         {"MAE": error["MAE"], "plain": plain.min(axis=1), "best plain fill": plain.idxmin(axis=1)}
     )
     table["ratio"] = (table["MAE"] / table["plain"]).fillna(1)  # both are exact
+    table[["low", "high"]] = np.nan
+    if filled is not None:
+        names = errors.index.tolist()
+        best = {names.index(name): own for name, own in table["best plain fill"].items()}
+        table[["low", "high"]] = _ratio_intervals(filled, best)
+    low, high = (table[name].fillna(table["ratio"]) for name in ("low", "high"))
+    table["verdict"] = np.where(high < 1, "better", np.where(low > 1, "worse", "cannot be told"))
     return table.assign(worse=table["ratio"] > 1).sort_values("ratio")
+
+
+def _ratio_intervals(
+    filled: Filled, best: dict[int, str], *, draws: int = 500, seed: int = 0
+) -> np.ndarray:
+    """Return the interval of the ratio of errors, each draw with other windows: (layers, 2).
+
+    Neighbouring windows share ground, which this takes for independent: it is narrow rather than
+    wide. Of a layer that a plain fill has right in some draws there is no upper end.
+    """
+    count = len(filled.values)
+    chosen = np.random.default_rng(seed).integers(count, size=(draws, count))
+    ends = []
+    for k, name in best.items():
+        off = [
+            (filled.fills[fill][:, k] - filled.values[:, k]).where(filled.scored[:, k], 0.0)
+            for fill in ("MAE", name)
+        ]
+        own, other = (part.double().square().sum(dim=(1, 2)).numpy()[chosen].sum(1) for part in off)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.sqrt(own / other)
+        ends.append(np.nanpercentile(np.where(own == other, 1.0, ratio), [2.5, 97.5]))
+    return np.array(ends)
 
 
 def losses(filled: Filled) -> dict[str, float]:

@@ -87,7 +87,7 @@ def _with_outputs(source: Path, executed: Path) -> nbformat.NotebookNode:
 
 
 def _smaller(png: str) -> str:
-    """Return a PNG at `SCALE` of its size, in 128 colours; both in base64.
+    """Return a PNG at `SCALE` of its size, in few colours; both in base64.
 
     A clone keeps every version of the committed notebooks; the figures beside them are whole.
     """
@@ -96,5 +96,5 @@ def _smaller(png: str) -> str:
         [round(SCALE * side) for side in picture.size], Image.Resampling.LANCZOS
     )
     with io.BytesIO() as smaller:
-        artefacts.quantize(picture, 128).save(smaller, format="png", optimize=True)
+        artefacts.quantize(picture, artefacts.COLOURS).save(smaller, format="png", optimize=True)
         return base64.b64encode(smaller.getvalue()).decode() + "\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mpm import artefacts, study_scores
+from mpm import artefacts, comparison_table, study_scores
 from mpm.evaluation import score_table
 from mpm.metrics import read_scores
 from mpm.plots import METHODS
@@ -162,6 +162,7 @@ def of_real() -> str:
     for study in REAL:
         table = pd.read_csv(artefacts.home() / "data" / "comparisons" / f"{study}.csv")
         fine = table[(table["split"] == "blocks") & (table["head"] == "full")]
+        fine = fine[fine["choice"] == comparison_table.PRESET]
         fine = fine[fine["metric"].isin(METRICS)]
         for (target, metric), part in fine.groupby(["target", "metric"], sort=False):
             own = part.set_index("variant")

@@ -1,6 +1,7 @@
 """Pretraining: the masked autoencoder learns from unlabeled windows."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mpm import artefacts, mae
 from mpm.bars import tqdm
+from mpm.batch_parts import AUTO, windows_at_a_time
 from mpm.checkpoints import Checkpoint, Progress, fingerprint_of
 from mpm.devices import check_same, fabric_on, set_up
 from mpm.masking import Mask
@@ -20,6 +22,8 @@ from mpm.windows import Windows
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.wrappers import _FabricModule
+
+CHECKED = 20  # steps between two looks at a GPU's losses: each look waits for it
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,12 @@ class PretrainSettings:
     warmup: float = 0.05  # share of steps in which the rate rises
     augment: bool = False  # flips and quarter turns: right where no layer has a direction
     reports: int = 20  # how often the held-out loss is taken
-    micro: int = 0  # windows in memory at a time, for less of it; 0: the whole batch
+    micro: int = 0  # windows in memory at a time; 0: the whole batch, AUTO: what suits the device
     compile: bool = True  # on a GPU: `torch.compile` for the blocks, after a minute of compiling
 
 
 PRETRAIN_PRESETS = {
-    "paper": PretrainSettings(micro=128),  # 2.1 GB instead of 7.6 GB with 14 layers, as fast
+    "paper": PretrainSettings(micro=AUTO),
     "demo": PretrainSettings(steps=700, batch=64, rate=2e-3, augment=True),
 }
 
@@ -62,6 +66,7 @@ def pretrain(
     checkpoint: Path | None = None,
     minutes: float = 5,
     start: mae.MaskedAutoencoder | None = None,
+    keep: Callable[[mae.MaskedAutoencoder], None] | None = None,
 ) -> tuple[mae.MaskedAutoencoder, pd.DataFrame]:
     """Train a masked autoencoder on unlabeled windows.
 
@@ -84,12 +89,15 @@ def pretrain(
     checkpoint : Path, optional
         A file that keeps the progress while training. If the process is killed, the next call with
         the same arguments goes on from there and returns what an uninterrupted one would have, to
-        the bit on the same machine. It is removed at the end. By default nothing is kept. Several
-        processes must all see it.
+        the bit on the same machine. It is removed at the end, after `keep`. By default nothing is
+        kept. Several processes must all see it.
     minutes : float
         Between two checkpoints.
     start : MaskedAutoencoder, optional
         Of the same `config`: its weights go on learning, instead of new ones of `seed`.
+    keep : function, optional
+        Called with the model at the end, to save it: the checkpoint is removed after that, so that
+        a process which is killed between the two does not lose the training.
 
     Returns
     -------
@@ -118,6 +126,10 @@ def pretrain(
         )
     give_memory_back()
     progress = _start(config, settings, seed, fabric, start)
+    if settings.micro == AUTO:
+        share = -(-settings.batch // fabric.world_size)
+        micro = windows_at_a_time(config, share, fabric.device)
+        settings = replace(settings, micro=micro)
     mark = {"seed": seed} | asdict(config) | asdict(settings)
     if checkpoint is not None:
         mark |= fingerprint_of(progress.model, fabric, windows, train, held_out)
@@ -128,11 +140,13 @@ def pretrain(
         _train(
             progress, fabric, windows.to(fabric.device), (train, held_out), settings, kept, label
         )
-    kept.remove()
     # without what wrapped it, and without compiled parts, which belong to the device
-    model = mae.build(config, seed)
+    model = mae.build(config, seed).eval()
     model.load_state_dict(progress.model.state_dict())
-    return model.eval(), pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
+    if keep is not None:
+        keep(model)
+    kept.remove()
+    return model, pd.DataFrame(progress.rows, columns=["step", "loss", "held_out"])
 
 
 def _start(
@@ -184,12 +198,17 @@ def _train(
         "total": settings.steps,
         "leave": False,
     }
+    between = _between_looks(fabric.device)
+    unseen: list[Tensor] = []
     for step in tqdm(steps, **bar, disable=artefacts.quiet() or not fabric.is_global_zero):
-        _step(progress, fabric, windows, train, settings, kept)
-        if step % every == 0 or step == settings.steps:
+        reported = step % every == 0 or step == settings.steps
+        looked = reported or step % between == 0
+        _step(progress, fabric, windows, train, settings, kept, unseen, looked)
+        if reported:
             with fabric.autocast():
                 _report(progress, windows, held_out)
-        kept.update(progress)
+        if looked:  # a checkpoint holds no weights that are spoiled
+            kept.update(progress)
 
 
 def _step(
@@ -199,8 +218,44 @@ def _step(
     train: Tensor,
     settings: PretrainSettings,
     kept: Checkpoint,
+    unseen: list[Tensor],
+    looked: bool,
 ) -> None:
-    """Make one step of training, unless it would spoil the weights.
+    """Make one step of training, unless it is looked at and would spoil the weights."""
+    unseen.append(_gradient(progress, fabric, windows, train, settings))
+    if looked:
+        _check_finite(unseen, progress.step + 1, settings, kept)
+        unseen.clear()
+    progress.optimizer.step()
+    progress.schedule.step()
+    progress.step += 1
+
+
+def _between_looks(device: torch.device) -> int:
+    """Return after how many steps losses are looked at: a CPU has them at hand."""
+    return CHECKED if device.type == "cuda" else 1
+
+
+def _check_finite(
+    found: list[Tensor], step: int, settings: PretrainSettings, kept: Checkpoint
+) -> None:
+    """Look at the losses and gradient norms (2,) of the last steps, this one included."""
+    for number, (loss, norm) in enumerate(torch.stack(found).tolist(), start=step - len(found) + 1):
+        if not (np.isfinite(loss) and np.isfinite(norm)):
+            raise FloatingPointError(
+                f"loss is {loss}, the norm of its gradient {norm} at step {number}: lower the rate "
+                f"({settings.rate}) or look for extreme values in the evidence layers{kept}"
+            )
+
+
+def _gradient(
+    progress: Progress,
+    fabric: "Fabric",
+    windows: Windows,
+    train: Tensor,
+    settings: PretrainSettings,
+) -> Tensor:
+    """Take the gradient of one step: its loss, and its norm before it is clipped (2,).
 
     All processes draw the whole batch, so that their number changes nothing.
     """
@@ -211,16 +266,8 @@ def _step(
     progress.optimizer.zero_grad()
     loss = _backward(model, fabric, windows, index, mask, symmetry, settings.micro)
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-    if not (torch.isfinite(loss) & torch.isfinite(norm)):
-        raise FloatingPointError(
-            f"loss is {loss.item()}, the norm of its gradient {norm.item()} at step "
-            f"{progress.step + 1}: lower the rate ({settings.rate}) or look for extreme values in "
-            f"the evidence layers{kept}"
-        )
-    progress.optimizer.step()
-    progress.schedule.step()
-    progress.step += 1
     progress.losses.append(loss)
+    return torch.stack([loss.float(), norm.float()])
 
 
 def _backward(

@@ -391,6 +391,7 @@ def test_compare_passes_every_option_on(demo, monkeypatch, capsys):
 
     monkeypatch.setattr(comparison, "compare_study", compare)
     words = "--variants random\xa0network --heads probe,full --splits blocks,region --folds 2"
+    words += " --choices dropout\xa00.2 --targets Au"
     more = "--seeds 1,2 --preset paper --steps 9 --device cpu --without Au:north --control plain"
     given = [word.replace("\xa0", " ") for word in words.split(" ") + more.split(" ")]
     assert cli.main(["compare", "demo", *given]) == 0
@@ -398,6 +399,7 @@ def test_compare_passes_every_option_on(demo, monkeypatch, capsys):
     assert [variant.name for variant in plan.variants] == ["random network"]
     assert plan.runs == (("blocks", 0), ("blocks", 1), ("region", 0), ("region", 1))
     assert plan.heads == ("probe", "full") and plan.seeds == (1, 2)
+    assert plan.choices == ("dropout 0.2",) and plan.targets == ("Au",)
     assert (plan.preset, plan.steps, plan.without) == ("paper", 9, ("Au", "north"))
     assert asked == {"folds": 2, "control": "plain", "device": "cpu"}
     assert capsys.readouterr().out == "demo: 4 rows in data/comparisons/demo.csv\n"

@@ -4,11 +4,12 @@ import pytest
 import torch
 from helpers import toy_cube, toy_study
 
-from mpm import comparison, mae, training
-from mpm.comparison import Plan, Variant
+from mpm import comparison, fine_tuning, mae, training
+from mpm.comparison import Plan
 from mpm.folds import make_fold
 from mpm.splits import SplitSettings
 from mpm.training import PretrainSettings
+from mpm.variants import Variant
 
 RULES = SplitSettings(folds=4, block_km=20, dead_cells=5, seed=7)
 
@@ -32,35 +33,6 @@ def rows_of(study, cubes, *variants, **options):
     return pd.concat(made, ignore_index=True) if made else pd.DataFrame()
 
 
-def test_every_named_variant_can_be_built(cubes):
-    "Names are unique, hold no comma (the command line parts them there), and configs are sound"
-    names = [variant.name for variant in comparison.VARIANTS]
-    assert len(set(names)) == len(names)
-    assert not [name for name in names if "," in name or ":" in name]
-    for variant in comparison.VARIANTS:
-        mae.MAEConfig(**({"layers": 2, "window": 15, "units": (0, 1)} | variant.config))
-
-
-def test_variants_are_chosen_by_name():
-    "All by default; those that need several regions only where there are several"
-    assert comparison.choose([], 2) == comparison.VARIANTS
-    alone = {variant.name for variant in comparison.choose([], 1)}
-    assert {variant.name for variant in comparison.VARIANTS} - alone == {
-        "standardised per region",
-        "features aligned",
-        "regions balanced",
-    }
-    assert [v.name for v in comparison.choose(["patches masked"], 1)] == ["patches masked"]
-    with pytest.raises(ValueError, match="no variant is called 'lines'; there are the cell alone"):
-        comparison.choose(["lines"], 1)
-
-
-def test_the_dead_zone_is_that_of_the_widest_window():
-    "21 cells among the variants of the demo, whose own are 15; the paper's own are 33"
-    assert comparison.widest_window("demo") == 21
-    assert comparison.widest_window("paper") == 33
-
-
 def test_what_is_there_is_not_made_again(study, cubes, monkeypatch):
     "A second call trains nothing, another seed or another length of training does"
     variant = Variant("patches masked")
@@ -81,6 +53,16 @@ def test_what_is_there_is_not_made_again(study, cubes, monkeypatch):
     assert kept.groupby("seed").size().to_dict() == {7: 2, 8: 2}
     newer = kept[kept["seed"] == 7]["value"].tolist()
     assert newer == longer["value"].tolist() != first["value"].tolist()
+
+
+def test_rows_from_before_configurations_are_made_again(study, cubes):
+    "They do not say what they may be compared with"
+    variant = Variant("x", pretrained=False)
+    first = rows_of(study, cubes, variant)
+    place = comparison.comparison_path(study)
+    first.drop(columns=["choice", "configuration"]).to_parquet(place)
+    assert rows_of(study, cubes, variant)["value"].tolist() == first["value"].tolist()
+    assert len(pd.read_parquet(place)) == len(first)
 
 
 def test_one_seed_gives_the_same_numbers(study, cubes, tmp_path):
@@ -196,3 +178,56 @@ def test_a_study_is_compared_line_by_line(study, cubes, tmp_path, monkeypatch, c
     folder = tmp_path / "home" / "data" / "comparisons"
     assert sorted(path.name for path in folder.iterdir()) == ["toy.csv", "toy.json"]
     assert '"control": "random network"' in (folder / "toy.json").read_text()
+
+
+def test_a_variant_that_would_be_another_under_a_new_name_is_not_run(study, cubes):
+    "Balanced regions under the split by region: all that is learned from lies in one"
+    assert rows_of(study, cubes, Variant("x", balanced=True), runs=(("region", 1),)).empty
+    assert len(rows_of(study, cubes, Variant("x", balanced=True))) == 2
+
+
+def test_windows_of_the_tested_region_may_be_learned_from_without_labels(cubes, monkeypatch):
+    "All windows of both regions, as many of each; no other variant sees one of the tested region"
+    fold = comparison.variant_fold(cubes, Variant("x"), "region", 1, RULES, 9, targets=["MVT"])
+    seen = []
+    monkeypatch.setattr(
+        training, "pretrain", lambda c, w, t, *a, **k: (seen.append(t), (mae.build(c, 0), None))[1]
+    )
+    for variant in (Variant("x"), Variant("y", balanced=True, transductive=True)):
+        comparison.backbone(
+            fold, variant, mae.preset("demo", 2), Plan((), ()), seed=1, device="cpu"
+        )
+    assert set(fold.windows.region[seen[0]]) == {0}
+    assert np.unique(seen[1]).tolist() == list(range(len(fold.windows)))
+    assert np.bincount(fold.windows.region[seen[1]]).min() > 0.4 * len(seen[1])
+
+
+def test_what_was_fine_tuned_otherwise_is_made_again(study, cubes, monkeypatch):
+    "Other settings of fine-tuning or other code: new rows of networks, and of probes for code"
+    variant, heads = Variant("patches masked"), ("probe", "frozen")
+    short = fine_tuning.FineTuneSettings(steps=2, batch=4, every=1)
+    monkeypatch.setitem(fine_tuning.FINE_TUNE_PRESETS, "demo", short)
+    first = rows_of(study, cubes, variant, heads=heads)
+    assert rows_of(study, cubes, variant, heads=heads).empty
+    longer = comparison.replace(short, steps=3)
+    monkeypatch.setitem(fine_tuning.FINE_TUNE_PRESETS, "demo", longer)
+    again = rows_of(study, cubes, variant, heads=heads)
+    assert set(again["head"]) == {"frozen"}
+    before = first.loc[first["head"] == "frozen", "configuration"]
+    assert set(again["configuration"]).isdisjoint(before)
+    monkeypatch.setattr(comparison.made_of, "code_hash", lambda *modules: "other")
+    assert set(rows_of(study, cubes, variant, heads=heads)["head"]) == set(heads)
+
+
+def test_choices_of_fine_tuning_are_rows_of_their_own(study, cubes, monkeypatch):
+    "Of networks, not of probes; of one target; all of one configuration with the preset's way"
+    short = fine_tuning.FineTuneSettings(steps=2, batch=4, every=1)
+    monkeypatch.setitem(fine_tuning.FINE_TUNE_PRESETS, "demo", short)
+    own = (comparison.probes.PRESET, "negatives at random")
+    made = rows_of(
+        study, cubes, Variant("x"), heads=("probe", "full"), choices=own, targets=("MVT",)
+    )
+    found = made[["head", "choice"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert found == [("probe", own[0]), ("full", own[0]), ("full", own[1])]
+    assert made.loc[made["head"] == "full", "configuration"].nunique() == 1
+    assert rows_of(study, cubes, Variant("x"), heads=("full",), choices=own).empty

@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mpm import comparison_table
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="auc"):
+
+def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="auc", **more):
     "One row a value, of folds 0, 1, ... unless told"
     return [
         {
@@ -13,7 +17,8 @@ def rows(variant, *values, seed=7, fold="0", draws=None, head="probe", metric="a
             "fold": str(k) if fold is None else fold,
             "seed": seed, "variant": variant, "head": head, "metric": metric, "value": value,
             "draws": [value] * 4 if draws is None else draws, "prevalence": 0.1, "deposits": 10,
-        }
+            "choice": comparison_table.PRESET, "configuration": "a",
+        } | more
         for k, value in enumerate(values)
     ]  # fmt: skip
 
@@ -102,6 +107,7 @@ def test_a_summary_is_read_as_it_was_written(tmp_path):
     first = comparison_table.read(tmp_path)
     assert first["study"].tolist() == ["toy", "toy", "other"], "what was asked most comes first"
     assert (tmp_path / "toy.json").read_text().count("seed") == 1
+    assert comparison_table.facts(tmp_path) == {"other": {}, "toy": {"seed": 7}}
     with pytest.raises(FileNotFoundError, match="mpm compare STUDY"):
         comparison_table.read(tmp_path / "nowhere")
 
@@ -115,3 +121,56 @@ def test_the_layout_puts_variants_down_and_targets_across():
         ("control", "probe"): "0.500",
         ("other", "probe"): "0.625 (+0.125, +0.125 to +0.125)",
     }
+
+
+def test_the_layout_marks_values_that_rest_on_other_folds():
+    "The other was not run on the second, easy fold: its difference can be read, its value cannot"
+    parts = rows("control", 0.5, 0.9, fold=None), rows("other", 0.625)
+    shown = comparison_table.layout(comparison_table.summary(table(*parts), "control"), "auc")
+    assert shown.iloc[:, 0].tolist() == ["0.700", "0.625 (+0.125, +0.125 to +0.125) *"]
+
+
+def test_a_row_without_a_control_of_its_configuration_is_left_out(capsys):
+    "Other settings of both: 0.6 has no control that was trained like it; it is named"
+    parts = [rows("control", 0.5), rows("old", 0.6, configuration="b"), rows("new", 0.7)]
+    made = comparison_table.summary(table(*parts), "control")
+    assert made["variant"].tolist() == ["control", "new"]
+    assert "left out" in capsys.readouterr().out.splitlines()[0]
+    both = rows("control", 0.2, seed=8, configuration="b")
+    made = comparison_table.summary(table(*parts, both), "control")
+    assert one(made, "old")["difference"] != one(made, "old")["difference"], "no seed in common"
+    assert one(made, "new")["difference"] == pytest.approx(0.2)
+
+
+def test_a_choice_is_compared_with_the_preset_of_the_same_network():
+    "0.9 against 0.7, both of the variant a, and not against the control's 0.5"
+    parts = [rows("control", 0.5, head="full"), rows("a", 0.7, head="full")]
+    parts.append(rows("a", 0.9, head="full", choice="other"))
+    made = comparison_table.summary(table(*parts), "control").set_index(["variant", "choice"])
+    assert made.loc[("a", "other"), "difference"] == pytest.approx(0.2)
+    assert made.loc[("a", comparison_table.PRESET), "difference"] == pytest.approx(0.2)
+    shown = comparison_table.layout(made.reset_index(), "auc")
+    assert ("a", "full", "other") in shown.index.tolist()
+
+
+def test_published_rows_stand_beside_a_control_of_their_configuration():
+    "One configuration a column and head; where folds and seeds agree, values differ by as much"
+    published = comparison_table.read(ROOT / "data" / "comparisons")
+    keys = ["study", "target", "split", "metric", "head"]
+    for _, rows in published.groupby(keys):
+        assert rows["configuration"].nunique() == 1
+        ways = rows.set_index(["variant", "choice"])
+        assert ways.index.is_unique
+        for (variant, choice), row in ways.iterrows():
+            name = "random network" if choice == comparison_table.PRESET else variant
+            control = ways.loc[(name, comparison_table.PRESET)]
+            if row[["folds", "seeds"]].tolist() == control[["folds", "seeds"]].tolist():
+                gap = row["value"] - control["value"]
+                assert gap == pytest.approx(row["difference"], abs=2e-4)
+
+
+def test_no_published_row_balances_regions_where_there_is_one():
+    "Under the split by region that variant is the plain one under another name"
+    published = comparison_table.read(ROOT / "data" / "comparisons")
+    over = published[published["split"].str.startswith("to ")]
+    assert len(over) and "regions balanced" not in set(over["variant"])

@@ -100,21 +100,28 @@ def test_layers_explained_tell_more_from_less():
     assert ax.get_xlim()[0] < -0.3 and ax.get_ylim()[0] < ax.get_ylim()[1]
 
 
-def test_differences_are_coloured_by_what_is_certain():
-    "Above 0 with its interval blue, below orange, else grey; a panel a target, a line a way"
-    columns = ["study", "target", "split", "metric", "variant", "head", "difference"]
+def test_differences_are_coloured_by_what_their_intervals_say():
+    "Above 0 blue, below orange, else grey; a panel a target, lines by head, hollow where one seed"
+    columns = ["study", "target", "split", "metric", "variant", "head", "seeds", "difference"]
     columns += ["difference_low", "difference_high"]
     rows = [
-        ("toy", "MVT", "blocks", "auc", "good", "probe", 0.2, 0.1, 0.3),
-        ("toy", "MVT", "blocks", "auc", "bad", "full", -0.2, -0.3, -0.1),
-        ("toy", "CD", "blocks", "auc", "good", "probe", 0.1, -0.1, 0.3),
+        ("toy", "MVT", "blocks", "auc", "good", "probe", 3, 0.2, 0.1, 0.3),
+        ("toy", "MVT", "blocks", "auc", "chance", "full", 3, 0.0, 0.0, 0.0),
+        ("toy", "MVT", "blocks", "auc", "bad", "full", 1, -0.2, -0.3, -0.1),
+        ("toy", "CD", "blocks", "auc", "other", "probe", 3, 0.1, -0.1, 0.3),
     ]
     fig = feature_plots.differences(pd.DataFrame(rows, columns=columns), control="chance")
     assert [ax.get_title() for ax in fig.axes] == ["toy\nMVT, blocks", "toy\nCD, blocks"]
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["good, probe", "bad, full"]
+    names = [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    assert names == ["good, probe", "other, probe", "chance, full", "bad, full"]
     points = [ax.collections[1] for ax in fig.axes]
-    assert points[0].get_offsets().tolist() == [[0.2, 0], [-0.2, 1]]
-    expected = [plt.matplotlib.colors.to_rgba(color) for color in ("C0", "C3", "0.45")]
-    found = [tuple(color) for part in points for color in part.get_facecolors()]
-    assert found == expected
-    assert fig.get_supxlabel() == "AUC, difference to chance"
+    assert points[0].get_offsets().tolist() == [[0.2, 0], [-0.2, 3]]
+    held = fig.axes[0].lines[0]
+    assert (held.get_xdata().tolist(), held.get_ydata().tolist()) == ([0.0], [2])
+    rgba = plt.matplotlib.colors.to_rgba
+    edges = [tuple(color) for part in points for color in part.get_edgecolors()]
+    assert edges == [rgba(color) for color in ("C0", "C3", "0.45")]
+    faces = [tuple(color) for part in points for color in part.get_facecolors()]
+    assert faces == [rgba(color) for color in ("C0", "white", "0.45")]
+    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+    assert fig.get_supxlabel() == "AUC, difference to chance; hollow: one seed"

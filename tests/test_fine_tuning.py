@@ -458,6 +458,25 @@ def test_the_temperature_undoes_a_scale_of_the_logits():
     assert found[1] == pytest.approx(2 * found[0], rel=1e-2)
 
 
+def test_a_temperature_at_its_limit_is_told(toy, fitted):
+    "Scores that are the wrong way round deserve none: the highest, 20; else the history says no"
+    assert fitted.history.attrs["limited"] is False
+    model = fine_tuning._classifier(mae.build(TINY, seed=0).encoder, SETTINGS, 1)
+    model.load_state_dict(weights(fitted.classifier) | {"temperature": torch.ones(())})
+    with torch.no_grad():
+        model.linear.weight.neg_()
+        model.linear.bias.neg_()
+    model.eval()
+    given = (toy.windows, toy.validation, toy.labels)
+    assert fine_tuning._fit_temperature(model, *given)
+    assert model.temperature.item() == pytest.approx(20)
+    with torch.no_grad():
+        model.temperature.fill_(1)
+        model.linear.weight.neg_()
+        model.linear.bias.neg_()
+    assert not fine_tuning._fit_temperature(model, *given)
+
+
 def test_the_temperature_keeps_the_ranking_of_separated_classes(toy, fitted):
     """Where validation cells are told apart without an error, likelihoods do not pile up at 0 and 1
 

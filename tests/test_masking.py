@@ -21,6 +21,16 @@ def test_patches_are_hidden_in_all_layers():
     assert torch.equal(hidden[..., 0], hidden[..., 1])
 
 
+def test_hidden_patches_are_listed_as_nonzero_would():
+    "In ascending order; none where whole patches are not hidden"
+    mask = masking.draw(50, 30, seeded(), ratio=0.7)
+    expected = mask.hidden(30, 1)[..., 0].nonzero()[:, 1].view(50, -1)
+    assert torch.equal(mask.hidden_patches(30), expected)
+    assert expected.shape == (50, 21)
+    apart = masking.draw(3, 9, seeded(), task="layers", units=(0, 1))
+    assert apart.hidden_patches(9).shape == (3, 0)
+
+
 def test_layers_are_hidden_in_all_patches():
     "Two units of four, at random; every patch is encoded"
     mask = masking.draw(200, 9, seeded(), task="layers", layer_ratio=0.5, units=(0, 1, 2, 3))

@@ -69,21 +69,33 @@ def test_negatives_and_positives_lie_on_their_cells():
     west, east = (ax for ax in fig.axes if maps(ax))
     drawn = {line.get_color(): line.get_xydata().tolist() for line in west.lines}
     assert drawn == {"black": [[500.25, 897.75]], "red": [[501.25, 897.25]]}
+    assert fig.get_supxlabel() == ""
     assert maps(west)[0].get_clim() == maps(east)[0].get_clim()
     assert bars(fig)[0].ax.get_ylabel().endswith("(standard deviations)")
+
+
+def test_many_negatives_do_not_bury_the_map(monkeypatch):
+    "Of 96 every 24th, if four are shown at most; the figure says so"
+    monkeypatch.setattr(model_plots, "MARKED", 4)
+    every, none = np.ones((1, 8, 12), bool), np.zeros((1, 8, 12), bool)
+    fig = model_plots.negative_maps({"west": cube(seed=0)}, list(none), list(every))
+    black = next(line for line in fig.axes[0].lines if line.get_color() == "black")
+    assert len(black.get_xdata()) == 4
+    assert fig.get_supxlabel() == "red: all positive cells; black: one negative in 24"
 
 
 def test_loss_curves_show_what_was_recorded():
     "Training left, held-out right with the plain fills to compare with, on one logarithmic scale"
     history = pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "held_out": [1.1, 0.6]})
     runs = {"blocks 0": history, "random 0": history, "final 0": history}
-    fig = model_plots.loss_curves(runs, plain={"layer mean": 0.9, "bilinear": 0.2})
-    left, right = fig.axes
+    fig = model_plots.loss_curves(runs, plain={"MAE": 0.3, "layer mean": 0.9, "bilinear": 0.2})
+    left, right, fills = fig.axes
     np.testing.assert_array_equal(lines(left)["blocks 0"], [[10, 20], [1.0, 0.5]])
     np.testing.assert_array_equal(lines(right)["random 0"], [[10, 20], [1.1, 0.6]])
     assert [line.get_linestyle() for line in left.lines] == ["-", "--", ":"]
-    assert [line.get_ydata()[0] for line in right.lines[3:]] == [0.9, 0.2]
-    assert texts(right) == ["layer mean", "bilinear"]
+    assert len(right.lines) == 3, "what holds for one fold crosses the curves of all"
+    assert [line.get_ydata()[0] for line in fills.lines] == [0.3, 0.9, 0.2]
+    assert texts(fills) == ["network", "layer mean", "bilinear"]
     assert left.get_ylabel() == "masked loss (standard deviations²)"
     assert left.get_yscale() == right.get_yscale() == "log"
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] <= 0.2
@@ -181,7 +193,7 @@ def test_layer_errors_say_where_a_plain_fill_is_better():
     verdicts = pd.DataFrame(
         {"MAE": [0.2, 0.9], "plain": [0.4, 0.6], "ratio": [0.5, 1.5], "worse": [False, True]},
         index=["c", "a_b"],
-    )
+    ).assign(low=[0.4, 1.2], high=[0.6, np.inf], verdict=["better", "worse"])
     (ax,) = model_plots.layer_errors(table, verdicts).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a b"]
     drawn = lines(ax)
@@ -191,7 +203,9 @@ def test_layer_errors_say_where_a_plain_fill_is_better():
     np.testing.assert_array_equal(drawn["network, worse"], [[0.9], [1]])
     better, worse = (line for line in ax.lines if line.get_label().startswith("network"))
     assert better.get_color() != worse.get_color()
-    assert texts(ax)[:2] == ["-50 %", "+50 %"]
+    assert texts(ax)[:2] == ["-50 % (-60 to -40)", "+50 % (+20 to +inf)"]
+    even = model_plots.layer_errors(table, verdicts.assign(verdict="cannot be told")).axes[0]
+    np.testing.assert_array_equal(lines(even)["network, cannot be told"], [[0.2, 0.9], [0, 1]])
     exact = verdicts.assign(ratio=[0.5, np.inf])
     assert texts(*model_plots.layer_errors(table, exact).axes)[1] == "fill is exact"
     assert ax.get_xlim()[0] == 0 and ax.get_ylim() == (1.5, -0.5)

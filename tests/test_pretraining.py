@@ -98,6 +98,22 @@ def test_an_interrupted_backbone_goes_on_from_beside_its_folder(study, cubes, mo
     assert [path.name for path in place.parent.iterdir()] == ["blocks_1"]
 
 
+def test_a_training_that_could_not_be_saved_is_not_lost(study, cubes, monkeypatch):
+    "The checkpoint of its last step stays, and the next call makes no step more"
+    monkeypatch.setattr(
+        pretraining, "pretrain", lambda *given, **own: pretrain(*given, **own, minutes=0)
+    )
+    whole = mae.save
+    monkeypatch.setattr(mae, "save", lambda *given, **own: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        run(study, cubes)
+    monkeypatch.setattr(mae, "save", whole)
+    monkeypatch.setattr(training, "_step", lambda *given: pytest.fail("trained again"))
+    run(study, cubes)
+    place = mae.backbone_path(study, "blocks", 1)
+    assert [path.name for path in place.parent.iterdir()] == ["blocks_1"]
+
+
 def test_the_dead_zone_covers_half_a_window_and_a_label(study, cubes):
     "9 cells: 4 to each side, and 0.5 km are one cell more; 2 x 3600 km2 in 25 blocks of 17 km"
     found = split_settings(study, cubes, 9, seed=7)

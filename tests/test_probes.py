@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from helpers import tiny, toy_cube
 
-from mpm import mae, probes
+from mpm import fine_tuning, mae, probes
 from mpm.folds import make_fold
 from mpm.splits import SplitSettings
 
@@ -52,10 +54,10 @@ def test_heads_find_what_there_is_to_find(fold, head):
     parts = [fold.train, fold.validation, fold.test]
     encoder = mae.build(tiny(), 1).encoder
     before = [weight.clone() for weight in encoder.parameters()]
+    settings = probes.tuning(head, probes.PRESET, "demo")
     guess = probes.score_cells(
-        fold, encoder, head, sees="cell", aligned=False, preset="demo", seed=3, parts=parts,
-        positive=positive,
-    )  # fmt: skip
+        fold, encoder, settings, sees="cell", aligned=False, seed=3, parts=parts, positive=positive
+    )
     truth = positive[fold.test]
     ranks = guess[truth][:, None] > guess[~truth]
     assert ranks.mean() > (0.95 if head in ("probe", "full") else 0.6)
@@ -72,3 +74,17 @@ def test_aligned_features_have_the_same_mean_and_spread_in_all_regions():
     for number in (0, 1):
         assert made[region == number].mean(axis=0) == pytest.approx([0, 0], abs=1e-6)
         assert made[region == number].std(axis=0) == pytest.approx([1, 1], abs=1e-4)
+
+
+def test_choices_change_what_they_say_of_the_preset_and_no_more():
+    "A probe is not fine-tuned; features that stay what they are see no turned windows"
+    preset = fine_tuning.FINE_TUNE_PRESETS["demo"]
+    assert probes.tuning("probe", probes.PRESET, "demo") is None
+    assert probes.tuning("full", probes.PRESET, "demo") == preset
+    assert not probes.tuning("frozen", probes.PRESET, "demo").augment
+    top = probes.tuning("full", "negatives from the top quarter", "demo")
+    assert (top.quantiles, replace(top, quantiles=preset.quantiles)) == ((0.75, 1.0), preset)
+    for choice in probes.CHOICES:
+        probes.tuning("last", choice, "paper")
+    with pytest.raises(ValueError, match="no choice is called 'x'; there are as the preset, neg"):
+        probes.tuning("full", "x", "demo")

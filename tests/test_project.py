@@ -85,6 +85,7 @@ LEVELS = [
     {
         "memory",
         "devices",
+        "batch_parts",
         "training",
         "pretraining",
         "classifier",
@@ -110,6 +111,7 @@ LEVELS = [
         "targets",
         "comparison",
         "comparison_table",
+        "variants",
         "fingerprints",
         "trials",
         "perturb",

@@ -345,6 +345,25 @@ def test_verdicts_hold_the_network_against_the_best_plain_fill():
     assert found["plain"].tolist() == [0.8, 0.2] and found["MAE"].tolist() == [0.1, 0.4]
 
 
+def test_verdicts_know_how_far_windows_agree():
+    """Of two windows the network is better in one and worse in the other: cannot be told.
+
+    Where it is half as wrong in both, every draw says so. Errors are 1 and 3 against 2 and 2: drawn
+    twice the first, 0.5; twice the second, 1.5.
+    """
+    values = torch.zeros(2, 2, 2, 2)
+    own, plain = torch.ones(2, 2, 2, 2), torch.full((2, 2, 2, 2), 2.0)
+    own[1, 1] = 3.0
+    everywhere = torch.ones(2, 2, 2, 2, dtype=torch.bool)
+    fills = {"MAE": own, "layer mean": plain}
+    filled = reconstruction.Filled(values, everywhere, everywhere[:, :1], fills)
+    table = reconstruction.errors(filled, ["sure", "mixed"])
+    found = reconstruction.verdicts(table, filled)
+    assert found.index.tolist() == ["sure", "mixed"]
+    np.testing.assert_allclose(found[["low", "high"]], [[0.5, 0.5], [0.5, 1.5]])
+    assert found["verdict"].tolist() == ["better", "cannot be told"]
+
+
 def test_a_draw_is_not_worse_and_an_exact_fill_is_infinitely_better():
     table = pd.DataFrame({"MAE": [0.0, 0.1], "bilinear": [0.0, 0.0]}, index=["same", "class"])
     found = reconstruction.verdicts(pd.concat({"error": table}, axis=1))

@@ -15,7 +15,7 @@ import xarray as xr
 from helpers import tiny, writers
 from safetensors.torch import load_file, save_file
 
-from mpm import artefacts, checkpoints, mae, masking, training
+from mpm import artefacts, batch_parts, checkpoints, mae, masking, training
 from mpm.devices import fabric_on
 from mpm.training import PretrainSettings, held_out_loss, pretrain, turn
 from mpm.windows import make_windows
@@ -293,7 +293,54 @@ def test_a_batch_in_parts_trains_alike(monkeypatch):
 def test_the_published_batch_is_trained_in_parts():
     "1024 windows at a time would need more memory than most machines have"
     paper = training.PRETRAIN_PRESETS["paper"]
-    assert paper.batch == 1024 and 0 < paper.micro <= 128
+    assert paper.batch == 1024 and paper.micro == batch_parts.AUTO
+    sizes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_parts, "CPU_MICRO", 4)
+        patch.setattr(training, "_backward", lambda *given: sizes.append(given[-1]) or stopped())
+        for micro in (batch_parts.AUTO, 0, 7):
+            with pytest.raises(KeyboardInterrupt):
+                train(replace(SETTINGS, micro=micro))
+    assert sizes == [4, 0, 7], "eight windows in two parts, unless the settings say otherwise"
+
+
+def stopped():
+    raise KeyboardInterrupt
+
+
+def test_losses_may_be_looked_at_later(tmp_path, monkeypatch):
+    "Then a step that spoils weights is still named, and no checkpoint is written after it"
+    whole, history = train()
+    monkeypatch.setattr(training, "_between_looks", lambda device: 3)
+    late, again = train()
+    assert same_weights(whole, late) and history.equals(again)
+    path, make, calls = tmp_path / "checkpoint.safetensors", training._gradient, []
+
+    def spoiled(*given):
+        calls.append(1)
+        return make(*given) * (math.nan if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(training, "_gradient", spoiled)
+    with pytest.raises(FloatingPointError, match=r"at step 4: .*checkpoint of step 3 stays"):
+        train(replace(SETTINGS, reports=1), checkpoint=path, minutes=0)
+    assert len(calls) == 6 and checkpoints.read(path)[1]["step"] == 3
+
+
+def test_the_checkpoint_stays_until_the_model_is_kept(tmp_path):
+    "A process that is killed while it saves goes on from there, and ends with the same weights"
+    path, seen = tmp_path / "checkpoint.safetensors", []
+
+    def killed(model):
+        assert path.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint=path, minutes=0, keep=killed)
+    assert path.exists()
+    made, history = train(checkpoint=path, minutes=0, keep=seen.append)
+    assert not path.exists() and seen == [made]
+    whole, first = train()
+    assert same_weights(made, whole) and history.equals(first)
 
 
 # Several processes, and other precisions

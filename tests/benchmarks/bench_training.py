@@ -41,8 +41,6 @@ def bench_rate(config: mae.MAEConfig, device: torch.device, windows: Windows) ->
     """Time steps and products by turns, and report the best of both."""
     batch, side = BATCH[device.type], SQUARE[device.type]
     settings = replace(training.PRETRAIN_PRESETS["paper"], batch=batch, steps=STEPS[device.type])
-    if device.type == "cuda":
-        settings = replace(settings, micro=0)  # it has the memory for the whole batch
     of_step = batch * operations(config)
     steps, products = time_steps(config, settings, device, windows, plain_product(side, device))
     rate, plain = of_step / min(steps) / 1e9, 2 * side**3 / min(products) / 1e9
