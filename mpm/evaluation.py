@@ -9,6 +9,7 @@ import pyproj
 import xarray as xr
 
 from mpm import curves, demo, deposits
+from mpm.labels import deposit_numbers
 from mpm.metrics import best_threshold, paired_differences
 from mpm.score_runs import Folds, read_cells
 from mpm.score_runs import by_fold as by_fold
@@ -96,9 +97,13 @@ def differences(
 
 
 def curves_by_split(
-    folds: Mapping[tuple[str, str], Folds], methods: Sequence[str], grid: np.ndarray
+    folds: Mapping[tuple[str, str], Folds],
+    methods: Sequence[str],
+    grid: np.ndarray,
+    *,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return all curves: split to kind to method to (folds, points).
+    """Return the curves of some splits: split to kind to method to (folds, points).
 
     Kinds are roc, precision_recall and capture, and prediction_area with (folds, 2, points), of the
     methods that were run under a split.
@@ -119,6 +124,7 @@ def curves_by_split(
             for kind, draw in kinds.items()
         }
         for split in in_order((split for split, _ in folds), SPLITS)
+        if split in splits
     }
 
 
@@ -203,19 +209,21 @@ def oracle(
 def undiscovered(study: Study, cubes: Mapping[str, xr.Dataset], target: str) -> list[np.ndarray]:
     """Number the cells of the demo's undiscovered deposits: (y, x) int, -1 elsewhere, per region.
 
-    No two regions share a number. Cells that are positive for a known deposit are left out.
+    A hidden deposit has the cells within the label radius of it, as a known one has, each cell that
+    of the nearest hidden deposit; so that either is captured by the best of as many cells. No two
+    regions share a number. Cells that are positive for a known deposit are left out.
     """
     every = demo.read_true_deposits(study.raw)
-    hidden = every[~every["discovered"] & (every["type"] == target)].reset_index(drop=True)
+    wanted = study.targets[target]
+    hidden = wanted.of(every[~every["discovered"]]).reset_index(drop=True)
     planes = []
     for region, cube in cubes.items():
         own = hidden[hidden["region"] == region]
         to_grid = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
         x, y = to_grid.transform(own["longitude"].to_numpy(), own["latitude"].to_numpy())
-        placed = deposits.locate(own.assign(x=x, y=y), cube["valid"])
-        plane = np.full(cube["valid"].shape, -1)
-        plane[placed["row"], placed["col"]] = placed.index
-        plane[cube[target].values] = -1
+        placed = deposits.locate(own.assign(x=x, y=y, deposit=own.index), cube["valid"])
+        plane = deposit_numbers(placed, wanted, cube["valid"]).astype(int)
+        plane[cube[target].values | ~cube["valid"].values] = -1
         planes.append(plane)
     return planes
 

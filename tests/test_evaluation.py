@@ -273,12 +273,21 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
         ]
     )
     monkeypatch.setattr(demo, "read_true_deposits", lambda folder: table)
-    north, south, empty = evaluation.undiscovered(SimpleNamespace(raw="raw"), cubes, "MVT")
+    study = SimpleNamespace(raw="raw", targets={"MVT": Target(types=("MVT",))})
+    north, south, empty = evaluation.undiscovered(study, cubes, "MVT")
     assert np.argwhere(north >= 0).tolist() == [[1, 3]]
     assert np.argwhere(south >= 0).tolist() == [[3, 4]]
     assert north[1, 3] != south[3, 4], "deposits of two regions share a number"
     assert (empty == -1).all() and empty.shape == (4, 5)
     assert cubes["north"]["MVT"].sum() == 1
+    # as a known deposit: all cells within the radius, a known one's and those that are not valid not
+    study.targets["MVT"] = Target(types=("MVT",), radius=1000)
+    cubes["south"]["valid"].values[2, 4] = False
+    north, south, _ = evaluation.undiscovered(study, cubes, "MVT")
+    own = north[1, 3]
+    assert np.argwhere(north == own).tolist() == [[0, 3], [1, 2], [1, 3], [1, 4], [2, 3]]
+    assert north[2, 2] == -1 and {tuple(at) for at in np.argwhere(north == north[2, 1])} >= {(2, 1)}
+    assert np.argwhere(south >= 0).tolist() == [[3, 3], [3, 4]]
 
 
 # ---- sentences

@@ -115,6 +115,8 @@ LEVELS = [
         "made_of",
         "trials",
         "perturb",
+        "kept_networks",
+        "stress_table",
         "stress",
         "shuffles",
         "as_released",
