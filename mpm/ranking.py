@@ -43,9 +43,7 @@ class Ranking:
 
     def steps(self, positive: np.ndarray) -> Steps:
         """Count at the likelihoods of positive cells, given by their numbers (positives,)."""
-        level, first, count = np.unique(
-            self.level[positive], return_index=True, return_counts=True
-        )
+        level, first, count = np.unique(self.level[positive], return_index=True, return_counts=True)
         hits = np.cumsum(count)
         above = self.above[positive][first]
         return Steps(hits, above - (hits - count), level - hits)

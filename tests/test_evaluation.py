@@ -10,7 +10,7 @@ from helpers import predictions
 from mpm import align, demo, evaluation
 from mpm.mapping import PREDICTION_COLUMNS
 from mpm.splits import Split, SplitSettings
-from mpm.study import Region
+from mpm.study import Region, Target
 
 
 def in_order(likelihood) -> evaluation.Folds:
@@ -247,7 +247,7 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
     for region, west in {"north": 500_000, "south": 600_000, "empty": 700_000}.items():
         place = Region(bounds=(west, 5_000_000, west + 5000, 5_004_000), **box)
         cells = align.grid(place).astype(bool)
-        cubes[region] = xr.Dataset({"valid": cells, "MVT": cells.copy()})
+        cubes[region] = xr.Dataset({"valid": xr.ones_like(cells), "MVT": cells.copy()})
     cubes["north"]["MVT"].values[2, 2] = True
     to_degrees = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
 
@@ -280,13 +280,17 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
     assert north[1, 3] != south[3, 4], "deposits of two regions share a number"
     assert (empty == -1).all() and empty.shape == (4, 5)
     assert cubes["north"]["MVT"].sum() == 1
-    # as a known deposit: all cells within the radius, a known one's and those that are not valid not
-    study.targets["MVT"] = Target(types=("MVT",), radius=1000)
+    # as of a known deposit: all cells within the radius that are valid and of no known one
+    study.targets["MVT"] = Target(types=("MVT",), radius=1050)
     cubes["south"]["valid"].values[2, 4] = False
     north, south, _ = evaluation.undiscovered(study, cubes, "MVT")
-    own = north[1, 3]
-    assert np.argwhere(north == own).tolist() == [[0, 3], [1, 2], [1, 3], [1, 4], [2, 3]]
-    assert north[2, 2] == -1 and {tuple(at) for at in np.argwhere(north == north[2, 1])} >= {(2, 1)}
+    # cells between two hidden deposits are as far from one as from the other
+    own, other = (
+        {tuple(at) for at in np.argwhere(north == north[place])} for place in [(1, 3), (2, 1)]
+    )
+    between = {(1, 2), (2, 3)}
+    assert own - between == {(0, 3), (1, 3), (1, 4)} and other - between == {(2, 1), (3, 2)}
+    assert between <= own | other and north[2, 2] == -1
     assert np.argwhere(south >= 0).tolist() == [[3, 3], [3, 4]]
 
 
