@@ -96,6 +96,52 @@ def differences(
     return pd.DataFrame(rows, columns=["method", "other", "metric", "difference", "low", "high"])
 
 
+def against_best(
+    folds: Mapping[tuple[str, str], Folds],
+    mean: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare the best method of each split, by average precision, with each other method.
+
+    Parameters
+    ----------
+    folds : mapping
+        (split, method) to its folds.
+    mean : DataFrame
+        Rows of the score table with fold "mean".
+    names : sequence of str
+        Metrics.
+    draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        split, and columns of `differences`. The best was chosen by these very scores, which
+        flatters it: a difference that holds zero says that the second may be as good.
+    """
+    tables = []
+    rows = mean[(mean["metric"] == "average_precision") & ~mean["method"].map(is_control)]
+    for split in in_order(rows["split"], SPLITS):
+        scores = rows[rows["split"] == split].set_index("method")["value"].dropna()
+        others = [name for of, name in folds if of == split and name != "oracle"]
+        if scores.empty or len(others) < 2:
+            continue
+        best = scores.idxmax()
+        pairs = [(best, name) for name in others if name != best]
+        found = differences(folds, pairs, names, split=split, draws=draws, seed=seed)
+        tables.append(found.assign(split=split))
+    columns = ["split", "method", "other", "metric", "difference", "low", "high"]
+    return (
+        pd.concat(tables)[columns].reset_index(drop=True)
+        if tables
+        else pd.DataFrame(columns=columns)
+    )
+
+
 def curves_by_split(
     folds: Mapping[tuple[str, str], Folds],
     methods: Sequence[str],

@@ -57,9 +57,9 @@ def scorer(study: Study, target: str, task: Task) -> Scorer | None:
         None if there is none, or it says something else.
     """
     fold = task.fold
-    key = {"seed": task.seed, "preset": task.preset}
+    seed, preset = task.seed, task.preset
     try:
-        folder = find(study, target, fold.split, fold.number, **key)
+        folder = find(study, target, fold.split, fold.number, seed=seed, preset=preset)
         kept = artefacts.read_table(
             mapping.predictions_path(study, target, "mae"), "03_fine_tuning"
         )

@@ -124,9 +124,9 @@ def band(
     for _, part in rows.groupby("fold", sort=True, observed=True):
         ranking = Ranking(part["likelihood"].to_numpy("float64"))
         for draw, place, deposit in _shifted(part, shifts):
-            found = ranking.scores(place, deposit, areas)
-            captured = dict(zip(map(capture_name, areas), found.pop("capture"), strict=True))
-            scores.append(found | captured)
+            captured = ranking.captured(place, deposit, areas)
+            found = dict(zip(map(capture_name, areas), captured, strict=True))
+            scores.append(ranking.scores(place) | found)
             draws.append(draw)
             for kind, curve in _curves(ranking, place, deposit, grid).items():
                 drawn[kind].append(curve)

@@ -48,24 +48,13 @@ class Ranking:
         above = self.above[positive][first]
         return Steps(hits, above - (hits - count), level - hits)
 
-    def scores(
-        self, positive: np.ndarray, deposit: np.ndarray, areas: Sequence[float]
-    ) -> dict[str, float | np.ndarray]:
-        """Score labels as `metrics.scores` does.
+    def scores(self, positive: np.ndarray) -> dict[str, float]:
+        """Return auc and average_precision of labels, as `metrics.scores` has them.
 
         Parameters
         ----------
         positive : ndarray (positives,) of int
             Numbers of the positive cells; fewer than all cells, at least one.
-        deposit : ndarray (positives,) of int
-            Their deposits.
-        areas : sequence of float
-            Shares of the area.
-
-        Returns
-        -------
-        dict
-            auc, average_precision, and capture (areas,).
         """
         hits, above, with_equal = self.steps(positive)
         count, negatives = np.diff(hits, prepend=0), self.cells - len(positive)
@@ -73,7 +62,6 @@ class Ranking:
         return {
             "auc": float((count * beaten).sum() / (len(positive) * negatives)),
             "average_precision": float((count * hits / (hits + with_equal)).sum() / hits[-1]),
-            "capture": self.captured(positive, deposit, areas),
         }
 
     def captured(
@@ -83,8 +71,10 @@ class Ranking:
 
         Parameters
         ----------
-        positive, deposit, areas
-            As for `scores`. A deposit counts as `prediction.captured` says.
+        positive, deposit : ndarray (positives,) of int
+            Numbers of the positive cells, and their deposits.
+        areas : sequence of float
+            A deposit counts as `prediction.captured` says.
         """
         _, own = np.unique(deposit, return_inverse=True)
         order = np.lexsort((self.level[positive], own))

@@ -122,11 +122,12 @@ def _evidence_parts(bench: Bench, wanted: Sequence[Key], plan: Plan) -> list[Par
 def _network(bench: Bench, key: Key) -> str:
     """Checksum of the network that notebook 03 has made for a fold; "" if it is made here."""
     split, number, method = key
-    options = {"seed": bench.seed, "preset": bench.preset}
     if method != TUNED:
         return ""
     try:
-        folder = kept_networks.find(bench.study, bench.target, split, number, **options)
+        folder = kept_networks.find(
+            bench.study, bench.target, split, number, seed=bench.seed, preset=bench.preset
+        )
     except FileNotFoundError:
         return ""
     return artefacts.sha256(folder / "model.safetensors")
@@ -190,8 +191,8 @@ def block_sides(
         if all(_possible(cubes, study, kind, fold, settings, side) for fold in folds):
             touching = replace(bench, settings=settings, build=touching_fold)
             wanted = [(kind, fold, method) for fold in folds for method in names]
-            what = {"stress": "block_side", "level": side, "name": ""}
-            do, folder = partial(scores, plan=plan, **what), f"stress_side_{side:g}_km"
+            do = partial(scores, plan=plan, stress="block_side", level=side, name="")
+            folder = f"stress_side_{side:g}_km"
             parts.append(Part(Work(touching, wanted, do, folder, asdict(plan))))
     wanted = [("blocks", fold, method) for fold in range(split_settings.folds) for method in names]
     design = Work(bench, wanted, trials.predictions, "trials")
@@ -268,6 +269,9 @@ def scores(
 def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFrame:
     """Fit a method on some of the training deposits and score it on all test cells.
 
+    Its settings are chosen with all deposits of the validation cells: the curve is that of what is
+    learned, not of what is chosen.
+
     Parameters
     ----------
     bench, method, task, plan
@@ -276,8 +280,8 @@ def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFra
     fold, rows = task.fold, []
     for share in plan.shares:
         several = []
-        for draw in range(plan.draws if share < 1 else 1):
-            scorer = bench.fit(method, with_deposits(task, share, seed=bench.seed + draw))
+        for k in range(plan.draws if share < 1 else 1):
+            scorer = bench.fit(method, with_deposits(task, share, seed=bench.seed + k))
             several.append(_drawn(task, fold.test, scorer(fold.windows, fold.test), plan))
         rows += record("scarcity", share, "", mixed(several), plan)
     return pd.DataFrame(rows)

@@ -70,8 +70,11 @@ def score_predictions(
 ) -> pd.DataFrame:
     """Score the predictions of one fold, columns of `mapping.PREDICTION_COLUMNS`: see `record`."""
     fold = f"{rows['split'].iloc[0]} {rows['fold'].iloc[0]}"
-    cells = (rows[key].to_numpy() for key in ("positive", "likelihood", "deposit"))
-    return pd.DataFrame(record(stress, level, name, draw(fold, *cells, plan), plan))
+    positive, likelihood, deposit = (
+        rows[key].to_numpy() for key in ("positive", "likelihood", "deposit")
+    )
+    drawn = draw(fold, positive, likelihood, deposit, plan)
+    return pd.DataFrame(record(stress, level, name, drawn, plan))
 
 
 def mixed(several: Sequence[Drawn]) -> Drawn:
@@ -127,7 +130,8 @@ def tidy(bench: Bench, made: Iterable[tuple[Key, pd.DataFrame]]) -> pd.DataFrame
     draws = np.concatenate([draws, means]) if means else draws
     found = np.array([metrics.interval(*each) for each in zip(draws, free, strict=True)])
     least = np.where(table["metric"].str.endswith("_change"), -1, 0)
-    table["value"], table["low"], table["high"] = found[:, 0], *np.clip(found[:, 1:].T, least, 1)
+    ends = np.clip(found[:, 1:].T, least, 1)
+    table["value"], table["low"], table["high"] = found[:, 0], ends[0], ends[1]
     table = table.assign(study=bench.study.name, target=bench.target, seed=bench.seed)
     return table[COLUMNS]
 

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from mpm import artefacts, datacube, made_of, mae, mapping, methods
@@ -25,11 +26,13 @@ from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold, open_fold
 from mpm.memory import give_memory_back, processes_that_fit
-from mpm.methods import NEEDS_BACKBONE, NETWORKS, Task
+from mpm.methods import NEEDS_BACKBONE, NETWORKS, TABULAR, Task
 from mpm.splits import SplitSettings, make_split
 from mpm.study import Study
+from mpm.tasks import some
 
 Key = tuple[str, int, str]  # split, fold, method
+TRAINED_CELLS = 2000  # unlabeled training cells that the AUC of training is taken on
 COSTS = {"networks": 6, "tables": 1}  # of a method, roughly, to begin with the longest
 SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
@@ -119,7 +122,8 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `mapping.PREDICTION_COLUMNS`; what the method chose is in its attribute "chosen".
+        `mapping.PREDICTION_COLUMNS`; what the method chose is in its attribute "chosen", and of
+        tables the AUC on training cells, at most `TRAINED_CELLS` of them unlabeled, in "train_auc".
     """
     fold = task.fold
     scorer = bench.fit(method, task)
@@ -136,7 +140,36 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
         threshold=threshold,
     ).astype(SMALL)
     rows.attrs["chosen"] = made_of.plain(getattr(scorer, "chosen", {}))
+    if method in TABULAR:  # networks would take as long again
+        own = some(task, "train", TRAINED_CELLS)
+        truth = task.positive[own]
+        rows.attrs["train_auc"] = float(roc_auc_score(truth, scorer(fold.windows, own)))
     return rows
+
+
+def train_aucs(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:
+    """Tabulate the AUC on training cells, as `run` has kept it: how far a method fits by heart.
+
+    Parameters
+    ----------
+    study, target, wanted, seed
+        As for `run`; methods that are not tables have no row.
+
+    Returns
+    -------
+    DataFrame
+        split, fold, method, metric ("train_auc"), value, low, high (NaN), with their means over
+        folds, as rows of the table of scores.
+    """
+    rows = []
+    for split, fold, method in wanted:
+        facts = made_of.facts(place(study, target, "trials", (split, fold, method), seed))
+        if "train_auc" in facts:
+            rows.append((split, str(fold), method, facts["train_auc"]))
+    table = pd.DataFrame(rows, columns=["split", "fold", "method", "value"])
+    mean = table.groupby(["split", "method"], sort=False)["value"].mean().reset_index()
+    table = pd.concat([table, mean.assign(fold="mean")], ignore_index=True)
+    return table.assign(metric="train_auc", low=float("nan"), high=float("nan"))
 
 
 def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:

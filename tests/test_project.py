@@ -102,6 +102,7 @@ LEVELS = [
         "metrics",
         "curves",
         "score_store",
+        "score_rows",
         "score_runs",
         "nulls",
         "leave_pair_out",
