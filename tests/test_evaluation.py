@@ -106,6 +106,27 @@ def test_differences_are_of_the_split_asked_for():
     assert [table["difference"].item() for table in found] == [1, -1]
 
 
+def test_the_best_of_each_split_is_compared_with_all_but_the_truth():
+    "By average precision; controls can be beaten, but do not lead"
+    folds = {
+        ("blocks", name): in_order(order)
+        for name, order in {"a": GOOD, "b": BAD, "oracle": GOOD, "shuffled_labels": GOOD}.items()
+    } | {("random", "a"): in_order(BAD), ("random", "b"): in_order(GOOD)}
+    scores = {("blocks", "a"): 1, ("blocks", "b"): 0.4, ("blocks", "shuffled_labels"): 1}
+    scores |= {("random", "a"): 0.4, ("random", "b"): 1, ("blocks", "oracle"): 1}
+    mean = pd.DataFrame(
+        [(*key, "average_precision", value) for key, value in scores.items()],
+        columns=["split", "method", "metric", "value"],
+    )
+    found = evaluation.against_best(folds, mean, ["auc"], draws=20, seed=0)
+    pairs = found.set_index(["split", "method", "other"])["difference"].to_dict()
+    assert pairs == {
+        ("blocks", "a", "b"): 1,
+        ("blocks", "a", "shuffled_labels"): 0,
+        ("random", "b", "a"): 1,
+    }
+
+
 def test_curves_are_sorted_by_split_kind_and_method():
     "A perfect and a reversed order: true positive rate 1 or 0, half the area catches all or none"
     folds = {
@@ -125,6 +146,9 @@ def test_curves_are_sorted_by_split_kind_and_method():
     assert drawn["blocks"]["capture"]["good"].tolist() == [[0.5, 1]]
     assert drawn["blocks"]["capture"]["bad"].tolist() == [[0, 0]]
     assert drawn["blocks"]["prediction_area"]["good"].tolist() == [[[1, 1], [0, 0.25]]]
+    options = {"splits": ["random"]}
+    only = evaluation.curves_by_split(folds, ["good"], np.array([0.5]), **options)
+    assert list(only) == ["random"], "what is not drawn is not computed"
     del folds["random", "bad"]
     drawn = evaluation.curves_by_split(folds, ["good", "bad"], np.array([0.5]))
     assert set(drawn["random"]["roc"]) == {"good"}, "a method need not be run under all splits"

@@ -151,6 +151,7 @@ LEVELS = [
         "overview",
         "refresh",
         "study_scores",
+        "kept_ladder",
         "results",
         "status",
         "verify",

@@ -75,6 +75,17 @@ def test_the_dead_zone_is_hatched_where_the_first_fold_is_known():
     assert not drawn(first=False).axes[1].collections
 
 
+def test_cells_that_validate_the_first_fold_are_dotted():
+    cubes = {"far_south": two_regions()["far_south"]}
+    held = np.zeros((6, 6), bool)
+    held[:, 3] = True
+    split = Split((~held,), (held,), (held & False,))
+    numbers = {"blocks": [held.astype(int)]}
+    deposits = {"far_south": pd.DataFrame({"x": [], "y": []})}
+    fig = split_plots.fold_maps(cubes, numbers, {"blocks": split}, deposits)
+    assert [zone.hatches for zone in fig.axes[0].collections] == [[split_plots.VALIDATION]]
+
+
 def test_deposits_are_hollow_circles():
     (marks,) = (line for line in drawn().axes[0].get_lines() if line.get_marker() == "o")
     assert marks.get_xydata().tolist() == [[502.5, 5003.5]]
