@@ -21,7 +21,15 @@ def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
 
 
 def roc_of(steps: Steps, negatives: int, grid: np.ndarray) -> np.ndarray:
-    """Return the curve of `roc` from its steps, with the number of unlabeled cells."""
+    """Return the curve of `roc` from its steps, (points,).
+
+    Parameters
+    ----------
+    steps : Steps
+    negatives : int
+        Unlabeled cells.
+    grid : array (points,)
+    """
     hits, above, with_equal = steps
     # the curve runs level to each step, and up (aslant through cells of equal score)
     false = np.stack([above, with_equal], axis=1).ravel() / negatives
@@ -41,7 +49,13 @@ def precision_recall(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
 
 
 def precision_recall_of(steps: Steps, grid: np.ndarray) -> np.ndarray:
-    """Return the curve of `precision_recall` from its steps."""
+    """Return the curve of `precision_recall` from its steps, (points,).
+
+    Parameters
+    ----------
+    steps : Steps
+    grid : array (points,)
+    """
     hits, _, with_equal = steps
     precision, recall = hits / (hits + with_equal), hits / hits[-1]
     return precision[np.searchsorted(recall, np.asarray(grid) - 1e-12)]

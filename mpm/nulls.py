@@ -93,6 +93,7 @@ def band(
     grid: np.ndarray,
     *,
     areas: Sequence[float] = AREAS,
+    drawn: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Score predictions against shifted labels: what no better than chance looks like.
 
@@ -110,6 +111,8 @@ def band(
         Of the curves.
     areas : sequence of float
         As for `metrics.scores`.
+    drawn : bool
+        Whether curves are wanted, too, which take longer than scores.
 
     Returns
     -------
@@ -117,25 +120,25 @@ def band(
         metric (auc, average_precision, capture_01 ...), low, middle, high: 2.5, 50 and 97.5 % of
         the shifts.
     dict of array (2, points)
-        Lower and upper end of the band of each curve of `CURVES`.
+        Lower and upper end of the band of each curve of `CURVES`, if they are drawn.
     """
     scores, draws = [], []
-    drawn: dict[str, list[np.ndarray]] = {kind: [] for kind in CURVES}
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in CURVES} if drawn else {}
     for _, part in rows.groupby("fold", sort=True, observed=True):
         ranking = Ranking(part["likelihood"].to_numpy("float64"))
         for draw, place, deposit in _shifted(part, shifts):
             captured = ranking.captured(place, deposit, areas)
-            found = dict(zip(map(capture_name, areas), captured, strict=True))
-            scores.append(ranking.scores(place) | found)
+            shares = dict(zip(map(capture_name, areas), captured, strict=True))
+            scores.append(ranking.scores(place) | shares)
             draws.append(draw)
-            for kind, curve in _curves(ranking, place, deposit, grid).items():
-                drawn[kind].append(curve)
+            for kind, curve in _curves(ranking, place, deposit, grid).items() if drawn else ():
+                found[kind].append(curve)
     number = np.array(draws)  # a list would be taken for names of columns
     table = pd.DataFrame(scores).groupby(number).mean().quantile([0.025, 0.5, 0.975]).T
     table = table.set_axis(["low", "middle", "high"], axis=1).rename_axis("metric").reset_index()
     ends = {
         kind: pd.DataFrame(lines).groupby(number).mean().quantile([0.025, 0.975]).to_numpy()
-        for kind, lines in drawn.items()
+        for kind, lines in found.items()
     }
     return table, ends
 

@@ -77,7 +77,7 @@ def score_dots(
     note = "star: best method; blue: the pretrained network, fine-tuned; hollow: controls"
     note += "; dotted: a random ranking" if chance else ""
     note += "; grey: 95 % of shifts of the labels" if nulls is not None else ""
-    fig.supxlabel(note, fontsize=8)
+    fig.supxlabel(textwrap.fill(note, int(13 * fig.get_figwidth())), fontsize=8)
     sns.despine(fig)
     return fig
 
@@ -176,7 +176,7 @@ def _name_curves(
     curves: Mapping[str, Curves],
     best: str,
 ) -> None:
-    """Write one legend for all panels below them, and which methods are grey."""
+    """Write one legend for all panels above them, and below them which methods are grey."""
     looks: dict[str, Any] = {}
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -184,7 +184,7 @@ def _name_curves(
     order = [named(best), *(label for label in looks if label != named(best))]
     order = [label for label in order if label in looks]
     fig.legend(
-        [looks[label] for label in order], order, loc="outside lower center", ncols=3, fontsize=8
+        [looks[label] for label in order], order, loc="outside upper center", ncols=3, fontsize=8
     )
     grey = in_order((m for split in splits for m in curves[split]["roc"]), list(METHODS))
     grey = [named(name) for name in grey if name not in ("mae", best) and not is_control(name)]
@@ -234,7 +234,7 @@ def prediction_area(methods: Mapping[str, np.ndarray], quantiles: np.ndarray) ->
     """
     order = in_order(methods, list(METHODS))
     columns = min(5, len(order))
-    fig, axes = grid(-(-len(order) // columns), columns, (2.3, 2.3), sharey=True)
+    fig, axes = grid(-(-len(order) // columns), columns, (2.3, 2.45), sharey=True)
     for ax, name in zip(axes.flat, order, strict=False):
         values = methods[name]
         captured, outside = values[~np.isnan(values).any(axis=(1, 2))].mean(axis=0)
@@ -243,15 +243,9 @@ def prediction_area(methods: Mapping[str, np.ndarray], quantiles: np.ndarray) ->
         at, share = crossing(quantiles, captured, outside)
         ax.plot(at, share, "o", color="black", markersize=4)
         whole = round(100 * share)
-        ax.annotate(
-            f"{whole} % of deposits\nin {100 - whole} % of area",
-            (0.94, 0.05),  # below both curves
-            xycoords="axes fraction",
-            ha="right",
-            fontsize=8,
-        )
+        found = f"{whole} % of deposits in {100 - whole} % of area"
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1])
-        ax.set_title(named(name), fontsize=8)
+        ax.set_title(f"{named(name)}\n{found}", fontsize=8)
     for ax in axes.flat[len(order) :]:
         ax.axis("off")
     fig.supxlabel("threshold (quantile of the likelihood)", fontsize=9)

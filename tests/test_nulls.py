@@ -83,6 +83,8 @@ def test_a_shift_is_scored_like_the_labels_by_hand():
         columns=["draw", "region", "row", "col", "deposit"],
     )
     table, ends = nulls.band(rows_of(p, folds), shifts, np.array([0.1, 0.5]))
+    alone, none = nulls.band(rows_of(p, folds), shifts, np.array([0.5]), drawn=False)
+    assert none == {} and alone.equals(table)
     moved = np.full((30, 40), -1)
     moved[shifts["row"], shifts["col"]] = shifts["deposit"]
     expected = []
