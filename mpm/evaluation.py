@@ -153,6 +153,17 @@ def curves_by_split(
 
     Kinds are roc, precision_recall and capture, and prediction_area with (folds, 2, points), of the
     methods that were run under a split.
+
+    Parameters
+    ----------
+    folds : mapping
+        (split, method) to its folds.
+    methods : sequence of str
+        Methods, in order.
+    grid : array (points,)
+        Common x values, 0 to 1.
+    splits : sequence of str
+        Those that are drawn.
     """
     kinds = {
         "roc": curves.roc,

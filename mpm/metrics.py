@@ -252,7 +252,7 @@ def _table(drawn: Drawn, free: int) -> pd.DataFrame:
 
 
 def interval(values: np.ndarray, free: int) -> Interval:
-    """Return a value (the first entry) with its 95 % interval by the draws (the others).
+    """Return a value with its 95 % interval; `values` (1 + draws,) has it first, then its draws.
 
     Percentiles of the draws about their mean, laid around the value: scores that are no plain means
     are a little biased in draws that repeat deposits. For few deposits they are widened as 1.96

@@ -73,7 +73,7 @@ class Ranking:
         ----------
         positive, deposit : ndarray (positives,) of int
             Numbers of the positive cells, and their deposits.
-        areas : sequence of float
+        areas : sequence of float, or array (areas,)
             A deposit counts as `prediction.captured` says.
         """
         _, own = np.unique(deposit, return_inverse=True)

@@ -69,7 +69,7 @@ def block_side_curves(table: pd.DataFrame, *, metric: str, chosen_km: float) -> 
         ax.set_xlim(left=-0.1 * least)
     fig.supxlabel(
         "side of blocks (km; 0: single cells at random), no dead zone; "
-        f"diamond: blocks of {chosen_km:g} km behind a dead zone; "
+        f"diamond: blocks of {chosen_km:g} km behind a dead zone\n"
         "band and bar: 95 % interval over deposits",
         fontsize=9,
     )
@@ -149,7 +149,8 @@ def protocol_ladder(
             ax.axvline(CHANCE[metric], color="0.6", linewidth=0.8, linestyle=":")
         ax.set(xlabel=SCORES.get(metric, metric), xlim=(min(0, ax.get_xlim()[0]), 1.03))
         if metric == "auc":
-            ax.set_xlim(left=min(0.45, mean.loc[mean["metric"] == "auc", "value"].min() - 0.02))
+            least = mean.loc[mean["metric"] == "auc", ["value", "low"]].min().min()
+            ax.set_xlim(left=min(0.45, least - 0.02))
         for edge in height[:-1] - 0.5:
             ax.axhline(edge, color="0.9", linewidth=0.8, zorder=0)
     names = [

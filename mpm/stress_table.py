@@ -68,7 +68,16 @@ def draw(
 def score_predictions(
     rows: pd.DataFrame, stress: str, level: float, name: str, plan: Plan
 ) -> pd.DataFrame:
-    """Score the predictions of one fold, columns of `mapping.PREDICTION_COLUMNS`: see `record`."""
+    """Score the predictions of one fold: rows as of `record`.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns of `mapping.PREDICTION_COLUMNS`.
+    stress, level, name
+        What was done, how much of it and to which layers: columns of the result.
+    plan : Plan
+    """
     fold = f"{rows['split'].iloc[0]} {rows['fold'].iloc[0]}"
     positive, likelihood, deposit = (
         rows[key].to_numpy() for key in ("positive", "likelihood", "deposit")
@@ -94,7 +103,18 @@ def mixed(several: Sequence[Drawn]) -> Drawn:
 def record(
     stress: str, level: float, name: str, drawn: Drawn, plan: Plan, *, suffix: str = ""
 ) -> list[dict]:
-    """Rows stress, level, name, deposits, metric, draws (list: the value, then the bootstrap)."""
+    """Rows stress, level, name, deposits, metric, draws (list: the value, then the bootstrap).
+
+    Parameters
+    ----------
+    stress, level, name
+        What was done, how much of it and to which layers.
+    drawn : dict
+        Of `draw`.
+    plan : Plan
+    suffix : str
+        Added to the names of metrics.
+    """
     shared = {"stress": stress, "level": float(level), "name": name}
     shared |= {"deposits": int(drawn["deposits"][0])}
     return [
