@@ -8,10 +8,21 @@ import numpy as np
 from mpm.prediction import Prediction, calibration_edges, captured
 
 Drawn = dict[str, np.ndarray]
+RANKING = ("auc", "average_precision", "auc_deposit", "average_precision_deposit")
+DECISIONS = ("f1", "mcc", "balanced_accuracy", "accuracy")
+RATES = ("brier", "calibration_error", "prevalence", "deposits")
 AT_ONCE = 30_000  # draws x positive cells ranked together: what caches hold
 
 
-def draw_fold(name: str, fold: Prediction, areas: Sequence[float], draws: int, seed: int) -> Drawn:
+def draw_fold(
+    name: str,
+    fold: Prediction,
+    areas: Sequence[float],
+    draws: int,
+    seed: int,
+    *,
+    names: Sequence[str] = (),
+) -> Drawn:
     """Return each metric of `metrics.scores` on a fold itself and on its draws: (1 + draws,).
 
     The same deposits are drawn for all methods that are tested on the fold. NaN in the draws of a
@@ -26,13 +37,20 @@ def draw_fold(name: str, fold: Prediction, areas: Sequence[float], draws: int, s
         As for `metrics.scores`.
     draws : int
     seed : int
+    names : sequence of str
+        Metrics; by default all.
     """
-    drawn = _draw(fold, deposit_weights(name, fold.deposits, draws, seed), areas)
+    drawn = _draw(fold, deposit_weights(name, fold.deposits, draws, seed), areas, names)
     return _blank(drawn) if fold.deposits < 2 else drawn
 
 
 def draw_folds(
-    folds: Mapping[str, Prediction], areas: Sequence[float], draws: int, seed: int
+    folds: Mapping[str, Prediction],
+    areas: Sequence[float],
+    draws: int,
+    seed: int,
+    *,
+    names: Sequence[str] = (),
 ) -> tuple[dict[str, Drawn], Drawn]:
     """Draw every fold, and the mean over the folds that hold both classes.
 
@@ -46,7 +64,7 @@ def draw_folds(
     ----------
     folds : mapping of Prediction
         By name.
-    areas, draws, seed
+    areas, draws, seed, names
         As for `draw_fold`.
 
     Returns
@@ -66,7 +84,7 @@ def draw_folds(
     for name, fold in folds.items():
         weights = deposit_weights(name, fold.deposits, draws, seed)
         rows = np.concatenate([weights, np.eye(fold.deposits)]) if lent else weights
-        drawn = _draw(fold, rows, areas)
+        drawn = _draw(fold, rows, areas, names)
         alone[name] = {metric: values[1 + draws :] for metric, values in drawn.items()}
         own[name] = {metric: values[: 1 + draws] for metric, values in drawn.items()}
     mean = {}
@@ -145,17 +163,27 @@ def deposit_weights(name: str, number: int, draws: int, seed: int) -> np.ndarray
     return np.concatenate([np.ones((1, number)), drawn])
 
 
-def _draw(fold: Prediction, weights: np.ndarray, areas: Sequence[float]) -> Drawn:
-    """Each metric at each row of weights (rows, deposits): (rows,)."""
+def _draw(
+    fold: Prediction, weights: np.ndarray, areas: Sequence[float], names: Sequence[str] = ()
+) -> Drawn:
+    """Each metric at each row of weights (rows, deposits): (rows,); some of them, if named."""
     positive, index, negative = fold.p[fold.y], fold.index, np.sort(fold.p[~fold.y])
-    metrics = _ranking(positive, index, negative, weights)
-    metrics |= _decisions(positive, index, negative, weights, fold.threshold)
-    metrics |= _rates(fold, positive, index, negative, weights)
+    known = (*RANKING, *DECISIONS, *RATES, *map(capture_name, areas))
+    wanted = set(names or known)
+    if unknown := sorted(wanted.difference(known)):
+        raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(known)}")
+    metrics: Drawn = {}
+    if wanted.intersection(RANKING):
+        metrics |= _ranking(positive, index, negative, weights, wanted)
+    if wanted.intersection(DECISIONS):
+        metrics |= _decisions(positive, index, negative, weights, fold.threshold)
+    if wanted.intersection(RATES):
+        metrics |= _rates(fold, positive, index, negative, weights)
     total = weights.sum(axis=1)
     for area, share in zip(areas, captured(fold, np.asarray(areas)), strict=True):
         rate = weights @ share / total if len(share) else np.full(len(weights), np.nan)
         metrics[capture_name(area)] = rate
-    return metrics
+    return {name: values for name, values in metrics.items() if name in wanted}
 
 
 def capture_name(area: float) -> str:
@@ -170,12 +198,15 @@ def _by_deposit(values: np.ndarray, index: np.ndarray, number: int) -> np.ndarra
 
 
 def _ranking(
-    positive: np.ndarray, index: np.ndarray, negative: np.ndarray, weights: np.ndarray
+    positive: np.ndarray,
+    index: np.ndarray,
+    negative: np.ndarray,
+    weights: np.ndarray,
+    wanted: set[str],
 ) -> Drawn:
     """AUC and average precision, by cells and by deposits; `negative` is sorted."""
-    names = ("auc", "average_precision", "auc_deposit", "average_precision_deposit")
     if not len(positive) or not len(negative):
-        return {name: np.full(len(weights), np.nan) for name in names}
+        return {name: np.full(len(weights), np.nan) for name in RANKING}
     number = weights.shape[1]
     below, not_above = (np.searchsorted(negative, positive, side) for side in ("left", "right"))
     beaten = (below + not_above) / (2 * len(negative))  # share of unlabeled cells, by each cell
@@ -185,13 +216,15 @@ def _ranking(
     descending = -positive[order]
     last = np.searchsorted(descending, descending, "right") - 1  # equal scores come in together
     false_alarms = len(negative) - below[order]
-    found = [
-        weights @ beaten / (weights @ size),
-        _average_precision(weights, index[order], last, false_alarms),
-        weights @ (beaten / size) / weights.sum(axis=1),
-        _average_precision(weights / size, index[order], last, false_alarms),
-    ]
-    return dict(zip(names, found, strict=True))
+    found = {
+        "auc": weights @ beaten / (weights @ size),
+        "auc_deposit": weights @ (beaten / size) / weights.sum(axis=1),
+    }
+    of_cells = {"average_precision": weights, "average_precision_deposit": weights / size}
+    for name, weight in of_cells.items():
+        if name in wanted:
+            found[name] = _average_precision(weight, index[order], last, false_alarms)
+    return {name: found[name] for name in RANKING if name in found}
 
 
 def _average_precision(
@@ -230,9 +263,8 @@ def _decisions(
     threshold: float,
 ) -> Drawn:
     """Metrics of the weighted confusion table at p >= threshold."""
-    names = ("f1", "mcc", "balanced_accuracy", "accuracy")
     if np.isnan(threshold):
-        return {name: np.full(len(weights), np.nan) for name in names}
+        return {name: np.full(len(weights), np.nan) for name in DECISIONS}
     called = np.count_nonzero(negative >= threshold)
     hit = (positive >= threshold).astype("float64")
     tp, fn = (weights @ _by_deposit(of, index, weights.shape[1]) for of in (hit, 1 - hit))
@@ -246,7 +278,7 @@ def _decisions(
         mcc = np.nan_to_num(mcc)  # nothing, or everything, called positive: no correlation
     else:
         f1, mcc = np.full_like(tp, np.nan), np.full_like(tp, np.nan)
-    return dict(zip(names, (f1, mcc, balanced, accuracy), strict=True))
+    return dict(zip(DECISIONS, (f1, mcc, balanced, accuracy), strict=True))
 
 
 def _rates(

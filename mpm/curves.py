@@ -7,6 +7,7 @@ import pandas as pd
 
 from mpm.bootstrap import deposit_weights
 from mpm.prediction import BINS, Prediction, best_cells, calibration_edges, captured
+from mpm.ranking import Steps
 
 
 def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
@@ -16,9 +17,22 @@ def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
     """
     if not prediction.both_classes:
         return np.full(len(grid), np.nan)
-    hits, above, with_equal = _steps(prediction)
+    return roc_of(_steps(prediction), int(np.count_nonzero(~prediction.y)), grid)
+
+
+def roc_of(steps: Steps, negatives: int, grid: np.ndarray) -> np.ndarray:
+    """Return the curve of `roc` from its steps, (points,).
+
+    Parameters
+    ----------
+    steps : Steps
+    negatives : int
+        Unlabeled cells.
+    grid : array (points,)
+    """
+    hits, above, with_equal = steps
     # the curve runs level to each step, and up (aslant through cells of equal score)
-    false = np.stack([above, with_equal], axis=1).ravel() / np.count_nonzero(~prediction.y)
+    false = np.stack([above, with_equal], axis=1).ravel() / negatives
     true = np.stack([np.append(0, hits[:-1]), hits], axis=1).ravel() / hits[-1]
     return np.interp(grid, [0, *false, 1], [0, *true, 1])
 
@@ -31,20 +45,27 @@ def precision_recall(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
     """
     if not prediction.both_classes:
         return np.full(len(grid), np.nan)
-    hits, _, with_equal = _steps(prediction)
+    return precision_recall_of(_steps(prediction), grid)
+
+
+def precision_recall_of(steps: Steps, grid: np.ndarray) -> np.ndarray:
+    """Return the curve of `precision_recall` from its steps, (points,).
+
+    Parameters
+    ----------
+    steps : Steps
+    grid : array (points,)
+    """
+    hits, _, with_equal = steps
     precision, recall = hits / (hits + with_equal), hits / hits[-1]
     return precision[np.searchsorted(recall, np.asarray(grid) - 1e-12)]
 
 
-def _steps(prediction: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count at the distinct scores of positive cells, from the highest on, (scores,) each.
-
-    Positive cells of that score or more; unlabeled cells of a higher score; and of it or more.
-    """
+def _steps(prediction: Prediction) -> Steps:
     scores, count = np.unique(-prediction.p[prediction.y], return_counts=True)
     negative = np.sort(-prediction.p[~prediction.y])
     above, with_equal = (np.searchsorted(negative, scores, side) for side in ("left", "right"))
-    return np.cumsum(count), above, with_equal
+    return Steps(np.cumsum(count), above, with_equal)
 
 
 def capture_efficiency(prediction: Prediction, grid: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Ground numbered by where deposits lie: bands of latitude, and districts."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -237,7 +238,13 @@ def _degrees(cube: xr.Dataset, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
             f"the cube of {cube.attrs.get('region', 'a region')} has no CRS, so that its latitudes "
             "are unknown; call .rio.write_crs() on it"
         )
-    return pyproj.Transformer.from_crs(cube.rio.crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return _to_degrees(cube.rio.crs.to_wkt()).transform(x, y)
+
+
+@lru_cache(maxsize=32)
+def _to_degrees(crs: str) -> pyproj.Transformer:
+    """Make a transformer once: that takes longer than to transform a region's cells."""
+    return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _on_sphere(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

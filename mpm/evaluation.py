@@ -9,6 +9,7 @@ import pyproj
 import xarray as xr
 
 from mpm import curves, demo, deposits
+from mpm.labels import deposit_numbers
 from mpm.metrics import best_threshold, paired_differences
 from mpm.score_runs import Folds, read_cells
 from mpm.score_runs import by_fold as by_fold
@@ -95,13 +96,74 @@ def differences(
     return pd.DataFrame(rows, columns=["method", "other", "metric", "difference", "low", "high"])
 
 
+def against_best(
+    folds: Mapping[tuple[str, str], Folds],
+    mean: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare the best method of each split, by average precision, with each other method.
+
+    Parameters
+    ----------
+    folds : mapping
+        (split, method) to its folds.
+    mean : DataFrame
+        Rows of the score table with fold "mean".
+    names : sequence of str
+        Metrics.
+    draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        split, and columns of `differences`. The best was chosen by these very scores, which
+        flatters it: a difference that holds zero says that the second may be as good.
+    """
+    tables = []
+    rows = mean[(mean["metric"] == "average_precision") & ~mean["method"].map(is_control)]
+    for split in in_order(rows["split"], SPLITS):
+        scores = rows[rows["split"] == split].set_index("method")["value"].dropna()
+        others = [name for of, name in folds if of == split and name != "oracle"]
+        if scores.empty or len(others) < 2:
+            continue
+        best = scores.idxmax()
+        pairs = [(best, name) for name in others if name != best]
+        found = differences(folds, pairs, names, split=split, draws=draws, seed=seed)
+        tables.append(found.assign(split=split))
+    columns = ["split", "method", "other", "metric", "difference", "low", "high"]
+    return (
+        pd.concat(tables)[columns].reset_index(drop=True)
+        if tables
+        else pd.DataFrame(columns=columns)
+    )
+
+
 def curves_by_split(
-    folds: Mapping[tuple[str, str], Folds], methods: Sequence[str], grid: np.ndarray
+    folds: Mapping[tuple[str, str], Folds],
+    methods: Sequence[str],
+    grid: np.ndarray,
+    *,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return all curves: split to kind to method to (folds, points).
+    """Return the curves of some splits: split to kind to method to (folds, points).
 
     Kinds are roc, precision_recall and capture, and prediction_area with (folds, 2, points), of the
     methods that were run under a split.
+
+    Parameters
+    ----------
+    folds : mapping
+        (split, method) to its folds.
+    methods : sequence of str
+        Methods, in order.
+    grid : array (points,)
+        Common x values, 0 to 1.
+    splits : sequence of str
+        Those that are drawn.
     """
     kinds = {
         "roc": curves.roc,
@@ -119,6 +181,7 @@ def curves_by_split(
             for kind, draw in kinds.items()
         }
         for split in in_order((split for split, _ in folds), SPLITS)
+        if split in splits
     }
 
 
@@ -203,19 +266,21 @@ def oracle(
 def undiscovered(study: Study, cubes: Mapping[str, xr.Dataset], target: str) -> list[np.ndarray]:
     """Number the cells of the demo's undiscovered deposits: (y, x) int, -1 elsewhere, per region.
 
-    No two regions share a number. Cells that are positive for a known deposit are left out.
+    A hidden deposit has the cells within the label radius of it, as a known one has, each cell that
+    of the nearest hidden deposit; so that either is captured by the best of as many cells. No two
+    regions share a number. Cells that are positive for a known deposit are left out.
     """
     every = demo.read_true_deposits(study.raw)
-    hidden = every[~every["discovered"] & (every["type"] == target)].reset_index(drop=True)
+    wanted = study.targets[target]
+    hidden = wanted.of(every[~every["discovered"]]).reset_index(drop=True)
     planes = []
     for region, cube in cubes.items():
         own = hidden[hidden["region"] == region]
         to_grid = pyproj.Transformer.from_crs("EPSG:4326", cube.rio.crs, always_xy=True)
         x, y = to_grid.transform(own["longitude"].to_numpy(), own["latitude"].to_numpy())
-        placed = deposits.locate(own.assign(x=x, y=y), cube["valid"])
-        plane = np.full(cube["valid"].shape, -1)
-        plane[placed["row"], placed["col"]] = placed.index
-        plane[cube[target].values] = -1
+        placed = deposits.locate(own.assign(x=x, y=y, deposit=own.index), cube["valid"])
+        plane = deposit_numbers(placed, wanted, cube["valid"]).astype(int)
+        plane[cube[target].values | ~cube["valid"].values] = -1
         planes.append(plane)
     return planes
 

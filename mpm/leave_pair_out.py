@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
+from joblib import Parallel, delayed, parallel_config
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 
@@ -21,6 +22,7 @@ def leave_pair_out_auc(
     pairs: int = 200,
     draws: int = 1000,
     seed: int = 0,
+    processes: int = 1,
 ) -> Interval:
     """Ask models that saw neither which of a deposit and an unlabeled cell ranks higher.
 
@@ -49,6 +51,8 @@ def leave_pair_out_auc(
     draws : int
         Bootstrap draws of deposits.
     seed : int
+    processes : int
+        Pairs worked on at a time; the result does not depend on it.
 
     Returns
     -------
@@ -67,22 +71,39 @@ def leave_pair_out_auc(
         raise ValueError(f"{len(numbers)} deposits and {len(unlabeled)} unlabeled cells: no pair")
     rng = np.random.default_rng(seed)
     each = min(-(-pairs // len(numbers)), len(unlabeled))
-    wins = np.full((len(numbers), each), np.nan)
-    for k, number in enumerate(numbers):
-        cells = np.flatnonzero(deposit == number)
-        for j, other in enumerate(rng.choice(unlabeled, each, replace=False)):
-            pair = np.append(cells, other)
-            train = _rest(place, pair, dead_cells)
-            if not 0 < (deposit[train] >= 0).sum() < len(train):
-                continue  # no deposit or no unlabeled cell is left to train on
-            score = np.asarray(fit_score(train, pair), dtype="float64")
-            if score.shape != pair.shape:
-                raise ValueError(f"fit_score gave {score.shape} scores for {len(pair)} cells")
-            wins[k, j] = np.mean((score[:-1] > score[-1]) + (score[:-1] == score[-1]) / 2)
+    held = [
+        np.append(np.flatnonzero(deposit == number), other)
+        for number in numbers
+        for other in rng.choice(unlabeled, each, replace=False)
+    ]
+    won = partial(_won, place, deposit, fit_score, dead_cells)
+    if processes > 1:
+        with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
+            found = Parallel(batch_size=4)(delayed(won)(pair) for pair in held)
+    else:
+        found = [won(pair) for pair in held]
+    wins = np.reshape(found, (len(numbers), each))
     possible = ~np.isnan(wins).all(axis=1)
     if not possible.any():
         return Interval(np.nan, np.nan, np.nan)
     return mean_interval(np.nanmean(wins[possible], axis=1), draws=draws, seed=seed)
+
+
+def _won(
+    place: np.ndarray,
+    deposit: np.ndarray,
+    fit_score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    dead_cells: int,
+    pair: np.ndarray,
+) -> float:
+    """Share of a deposit's cells above the other, the last of a pair; NaN if nothing is trained."""
+    train = _rest(place, pair, dead_cells)
+    if not 0 < (deposit[train] >= 0).sum() < len(train):
+        return np.nan  # no deposit or no unlabeled cell is left to train on
+    score = np.asarray(fit_score(train, pair), dtype="float64")
+    if score.shape != pair.shape:
+        raise ValueError(f"fit_score gave {score.shape} scores for {len(pair)} cells")
+    return float(np.mean((score[:-1] > score[-1]) + (score[:-1] == score[-1]) / 2))
 
 
 def tabular_auc(
@@ -95,6 +116,7 @@ def tabular_auc(
     pairs: int = 100,
     draws: int = 1000,
     seed: int = 0,
+    processes: int = 1,
 ) -> Interval:
     """Score a method on the values of single cells by leaving out pairs, see `leave_pair_out_auc`.
 
@@ -105,7 +127,7 @@ def tabular_auc(
     cubes : mapping of Dataset
         By region, not scaled: values are standardised by the cells that a model is fitted on.
     target : str
-    dead_cells, pairs, draws, seed
+    dead_cells, pairs, draws, seed, processes
         As for `leave_pair_out_auc`.
     cells : int
         Unlabeled valid cells that take part, a random sample.
@@ -138,6 +160,7 @@ def tabular_auc(
         pairs=pairs,
         draws=draws,
         seed=seed,
+        processes=processes,
     )
 
 

@@ -32,7 +32,8 @@ def fit(name: str, task: Task) -> Scorer:
 
     All methods choose their settings by the average precision on validation cells, each among four
     candidates (`baselines.CANDIDATES`), which learn from all positive training cells and a sample
-    of the others; the winner is fitted on all of them. The candidates of networks are the states of
+    of the others; the winner is fitted on all of them, or, on features of a backbone, on the sample
+    that the candidates learned from. The candidates of networks are the states of
     one training in which early stopping takes a look: four with the preset "demo". No value or
     label of a test cell is read.
 

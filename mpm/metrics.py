@@ -206,7 +206,10 @@ def paired_differences(
     for one, other in pairs:
         _same_cells(folds[one], folds[other])
     methods = dict.fromkeys(method for pair in pairs for method in pair)
-    mean = {method: draw_folds(folds[method], areas, draws, seed)[1] for method in methods}
+    mean = {
+        method: draw_folds(folds[method], areas, draws, seed, names=metrics)[1]
+        for method in methods
+    }
     return {
         (one, other, metric): _difference(
             mean[one], mean[other], metric, freedom(folds[one].values())
@@ -228,8 +231,6 @@ def _same_cells(folds_a: Mapping[str, Prediction], folds_b: Mapping[str, Predict
 def _difference(a: Drawn, b: Drawn, metric: str, free: int) -> Interval:
     if not a:  # no fold holds both classes
         return Interval(*[np.nan] * 3)
-    if metric not in a:
-        raise ValueError(f"no metric is called {metric!r}; there are {', '.join(a)}")
     return interval(a[metric] - b[metric], free)
 
 
@@ -251,7 +252,7 @@ def _table(drawn: Drawn, free: int) -> pd.DataFrame:
 
 
 def interval(values: np.ndarray, free: int) -> Interval:
-    """Return a value (the first entry) with its 95 % interval by the draws (the others).
+    """Return a value with its 95 % interval; `values` (1 + draws,) has it first, then its draws.
 
     Percentiles of the draws about their mean, laid around the value: scores that are no plain means
     are a little biased in draws that repeat deposits. For few deposits they are widened as 1.96

@@ -45,8 +45,13 @@ def fit_network(method: str, task: Task) -> Scorer:
         device=device,
     )
     best = history.loc[history["average_precision"].idxmax(), "step"]  # the first of equals is kept
-    score = partial(_likelihood, classifier, task.seed, device)
-    return Scorer(score, {"steps": int(best)}, classifier)
+    return replace(scorer_of(classifier, task.seed, device), chosen={"steps": int(best)})
+
+
+def scorer_of(classifier: Classifier, seed: int, device: torch.device | str) -> Scorer:
+    """Return a trained network as a method: the mean likelihood of its dropout samples."""
+    score = partial(_likelihood, classifier, seed, torch.device(device))
+    return Scorer(score, {}, classifier)
 
 
 def _start(method: str, task: Task) -> tuple[mae.Encoder, fine_tuning.FineTuneSettings]:

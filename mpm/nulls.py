@@ -7,15 +7,11 @@ import numpy as np
 import pandas as pd
 
 from mpm import curves
-from mpm.bootstrap import draw_fold
+from mpm.bootstrap import capture_name
 from mpm.metrics import AREAS
-from mpm.prediction import Prediction
+from mpm.ranking import Ranking
 
-CURVES = {
-    "roc": curves.roc,
-    "precision_recall": curves.precision_recall,
-    "capture": curves.capture_efficiency,
-}
+CURVES = ("roc", "precision_recall", "capture")
 CELL = ["region", "row", "col"]
 TRIES = 1000
 
@@ -97,12 +93,13 @@ def band(
     grid: np.ndarray,
     *,
     areas: Sequence[float] = AREAS,
+    drawn: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Score predictions against shifted labels: what no better than chance looks like.
 
     Each shift is scored like the true labels: a value a fold, averaged over the folds in which it
     leaves both classes. Cells that are positive in truth count as unlabeled unless a shift says
-    otherwise.
+    otherwise. The cells of a fold are ranked once, whatever the number of shifts.
 
     Parameters
     ----------
@@ -114,43 +111,62 @@ def band(
         Of the curves.
     areas : sequence of float
         As for `metrics.scores`.
+    drawn : bool
+        Whether curves are wanted, too, which take longer than scores.
 
     Returns
     -------
     DataFrame
-        metric, low, middle, high: 2.5, 50 and 97.5 % of the shifts.
+        metric (auc, average_precision, capture_01 ...), low, middle, high: 2.5, 50 and 97.5 % of
+        the shifts.
     dict of array (2, points)
-        Lower and upper end of the band of each curve of `CURVES`.
+        Lower and upper end of the band of each curve of `CURVES`, if they are drawn.
     """
-    scores = []
-    drawn: dict[str, list[np.ndarray]] = {kind: [] for kind in CURVES}
-    for _, part in rows.groupby("fold", sort=True):
-        for draw, fold in _shifted(part, shifts):
-            values = draw_fold("", fold, areas, 0, 0)
-            scores.append({name: value[0] for name, value in values.items()} | {"draw": draw})
-            for kind, curve in CURVES.items():
-                drawn[kind].append(curve(fold, grid))
-    draws = np.array([row["draw"] for row in scores])  # a list would be taken for names of columns
-    table = pd.DataFrame(scores).groupby("draw").mean().quantile([0.025, 0.5, 0.975]).T
+    scores, draws = [], []
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in CURVES} if drawn else {}
+    for _, part in rows.groupby("fold", sort=True, observed=True):
+        ranking = Ranking(part["likelihood"].to_numpy("float64"))
+        for draw, place, deposit in _shifted(part, shifts):
+            captured = ranking.captured(place, deposit, areas)
+            shares = dict(zip(map(capture_name, areas), captured, strict=True))
+            scores.append(ranking.scores(place) | shares)
+            draws.append(draw)
+            for kind, curve in _curves(ranking, place, deposit, grid).items() if drawn else ():
+                found[kind].append(curve)
+    number = np.array(draws)  # a list would be taken for names of columns
+    table = pd.DataFrame(scores).groupby(number).mean().quantile([0.025, 0.5, 0.975]).T
     table = table.set_axis(["low", "middle", "high"], axis=1).rename_axis("metric").reset_index()
     ends = {
-        kind: pd.DataFrame(lines).groupby(draws).mean().quantile([0.025, 0.975]).to_numpy()
-        for kind, lines in drawn.items()
+        kind: pd.DataFrame(lines).groupby(number).mean().quantile([0.025, 0.975]).to_numpy()
+        for kind, lines in found.items()
     }
     return table, ends
 
 
-def _shifted(part: pd.DataFrame, shifts: pd.DataFrame) -> Iterator[tuple[int, Prediction]]:
-    """Yield the draws that leave a fold both classes, as (draw, Prediction)."""
-    cells = part[CELL].assign(place=np.arange(len(part)))
-    met = shifts.merge(cells, on=CELL)
-    p, threshold = part["likelihood"].to_numpy("float64"), float(part["threshold"].iloc[0])
-    for draw, labelled in met.groupby("draw", sort=True):
-        deposit = np.full(len(part), -1)
-        deposit[labelled["place"]] = labelled["deposit"]
-        fold = Prediction(deposit >= 0, p, deposit, threshold)
-        if fold.both_classes:
-            yield draw, fold
+def _shifted(
+    part: pd.DataFrame, shifts: pd.DataFrame
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the draws that leave a fold both classes: draw, positive cells, their deposits."""
+    cells = part[CELL].astype("int64").assign(place=np.arange(len(part)))
+    met = shifts.merge(cells, on=CELL).sort_values("draw", kind="stable")
+    place, deposit = met["place"].to_numpy(), met["deposit"].to_numpy()
+    draws, first = np.unique(met["draw"].to_numpy(), return_index=True)
+    parts = zip(np.split(place, first[1:]), np.split(deposit, first[1:]), strict=True)
+    for draw, (own, of) in zip(draws.tolist(), parts, strict=True):
+        if len(own) < len(part):
+            yield draw, own, of
+
+
+def _curves(
+    ranking: Ranking, place: np.ndarray, deposit: np.ndarray, grid: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Draw each curve of `CURVES` for labels on ranked cells."""
+    steps = ranking.steps(place)
+    return {
+        "roc": curves.roc_of(steps, ranking.cells - len(place), grid),
+        "precision_recall": curves.precision_recall_of(steps, grid),
+        "capture": ranking.captured(place, deposit, grid),
+    }
 
 
 def check_shuffled(mean: pd.DataFrame, bands: pd.DataFrame | None = None) -> list[str]:

@@ -362,6 +362,9 @@ def _shared_limits(name: str, results: Sequence[xr.Dataset]) -> tuple[float, flo
     return 0.0, float(np.nanpercentile(values, 99))
 
 
+CELLS_ON_RANKS = "#FF40A0"  # light enough for dark ground, and unlike green and yellow to any eye
+
+
 def held_out_maps(
     ranks: Mapping[str, Mapping[str, xr.DataArray]],
     positive: Sequence[np.ndarray],
@@ -389,7 +392,9 @@ def held_out_maps(
             tenths = (10 * rank).round() / 10  # finer ones no eye tells apart at this size
             show_map(tenths, column[k], label="", title=title, limits=(0, 1), bar=False, axes=False)
             column[k].title.set_fontsize(6.5)
-            show_cells(positive[k], rank, column[k], color="red")
+            show_cells(positive[k], rank, column[k], color=CELLS_ON_RANKS)
+            if number == 0:
+                note_crs(rank, column[k])
     for number in range(len(ranks), across * rows // down):
         for ax in axes[number // across * down :, number % across][:down]:
             ax.axis("off")

@@ -8,6 +8,7 @@ import pandas as pd
 from mpm import artefacts
 
 COLUMNS = "source link deposit_type region method label split metric value prevalence note".split()
+SAME_DATA = "lawley2022"  # the study whose data cube is that of the publication
 BEFORE = ["deposit_type", "label", "split", "metric", "value", "prevalence", "source"]
 
 
@@ -50,7 +51,8 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.Data
     -------
     DataFrame
         One row a published score: deposit_type, label, split, metric, value, prevalence, source;
-        then a column "study: split" for each of ours, "value (low to high)", empty where that
+        reproduced, which is ours of the study `lawley2022` under the same split, empty without its
+        data; then a column "study: split" for each of ours, "value (low to high)", empty where that
         method was not run. A score says little beside one of another prevalence or deposit type:
         what is to be read is how ours change from split to split.
 
@@ -64,12 +66,20 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.Data
     if ours.duplicated(keys).any():
         twice = ", ".join(map(str, ours.loc[ours.duplicated(keys), keys].iloc[0]))
         raise ValueError(f"{twice} is there twice; give the mean over folds of one target and seed")
-    found = table[BEFORE].copy()
+    found = table[BEFORE].assign(reproduced=_reproduced(table, ours))
     for (study, split), own in ours.groupby(["study", "split"], sort=False):
         texts = {(row.method, row.metric): _text(row) for row in own.itertuples()}
         pairs = zip(table["method"], table["metric"], strict=True)
         found[f"{study}: {split}"] = [texts.get(pair, "") for pair in pairs]
     return found
+
+
+def _reproduced(table: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
+    """Ours on the published data, and under the published split, of each published score."""
+    own = ours[ours["study"] == SAME_DATA]
+    texts = {(row.split, row.method, row.metric): _text(row) for row in own.itertuples()}
+    keys = zip(table["split"], table["method"], table["metric"], strict=True)
+    return [texts.get(key, "") for key in keys]
 
 
 def _text(row: Any) -> str:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from mpm.plots import METHODS, grid, readable
 
 OTHER = "0.72"  # methods that are not picked out
 NULL = "0.90"  # what labels shifted around the map score
+BAND, SHIFTED = "0.85", "95 % of shifts of the labels"
 CONTROL_LINES = {"oracle": "--", "distance_to_deposit": "-.", "shuffled_labels": ":"}
 SPLIT_MARKERS = dict(zip(SPLITS, "oDvPs", strict=True))
 Curves = Mapping[str, Mapping[str, np.ndarray]]
@@ -33,6 +35,7 @@ def score_dots(
     *,
     chance: Mapping[str, float],
     nulls: pd.DataFrame | None = None,
+    own_axis: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Figure:
     """Draw scores averaged over folds with 95 % intervals: a column a split, a row a method.
 
@@ -48,6 +51,9 @@ def score_dots(
         Metric to the value of a random ranking, dotted.
     nulls : DataFrame, optional
         Columns split, metric, low, high: bands of shifted labels, in grey.
+    own_axis : mapping, optional
+        Metric to the splits whose scores are so far from the others' that they have an axis of
+        their own; not the first split.
     """
     scores = scores[scores["metric"].isin(list(metrics))]
     splits = in_order(scores["split"], SPLITS)
@@ -56,19 +62,22 @@ def score_dots(
     fig, axes = grid(len(metrics), len(splits), size, beside=2, sharey=True)
     for row, (metric, title) in zip(axes, metrics.items(), strict=True):
         for ax, split in zip(row, splits, strict=True):
-            ax.sharex(row[0])
+            if split not in own_axis.get(metric, ()):
+                ax.sharex(row[0])
             own = scores[(scores["metric"] == metric) & (scores["split"] == split)]
             _dots(ax, own.set_index("method").reindex(order))
             if metric in chance:
                 ax.axvline(chance[metric], color="0.6", linewidth=0.8, linestyle=":")
             for low, high in _bands(nulls, split, metric):
                 ax.axvspan(low, high, color=NULL, linewidth=0, zorder=0)
-            ax.set(xlabel=title)
+            own = split in own_axis.get(metric, ())
+            ax.set(xlabel=f"{title}, own axis" if own else title)
     for ax, split in zip(axes[0], splits, strict=True):
         ax.set_title(f"{readable(split)} split")
-    note = "star: best method; hollow: controls; dotted: a random ranking"
+    note = "star: best method; blue: the pretrained network, fine-tuned; hollow: controls"
+    note += "; dotted: a random ranking" if chance else ""
     note += "; grey: 95 % of shifts of the labels" if nulls is not None else ""
-    fig.supxlabel(note, fontsize=8)
+    fig.supxlabel(textwrap.fill(note, int(13 * fig.get_figwidth())), fontsize=8)
     sns.despine(fig)
     return fig
 
@@ -79,8 +88,7 @@ def _dots(ax: Axes, rows: pd.DataFrame) -> None:
     control = np.array([is_control(name) for name in rows.index])
     best = rows["value"].where(~control).idxmax() if rows["value"][~control].notna().any() else ""
     colors = [
-        "0.4" if is_control(name) else "C0" if name == "mae" or name == best else "0.55"
-        for name in rows.index
+        "0.4" if is_control(name) else "C0" if name == "mae" else "0.55" for name in rows.index
     ]
     ax.hlines(height, rows["low"], rows["high"], color=colors, linewidth=1.3)
     fills = ["white" if hollow else color for hollow, color in zip(control, colors, strict=True)]
@@ -111,8 +119,9 @@ def fold_curves(
 ) -> Figure:
     """Draw ROC, precision-recall and capture-efficiency curves, a row a split.
 
-    The pretrained network, the best other method (by the mean of the panel's curve) and the
-    controls are picked out; all other methods are grey and named below.
+    The pretrained network, the best other method (the largest area below the mean ROC curve of the
+    first split, the same in all panels) and the controls are picked out; all other methods are grey
+    and named below.
 
     Parameters
     ----------
@@ -135,36 +144,60 @@ def fold_curves(
         ),
     }
     splits = list(splits or curves)
-    size = (12, 3.6 * len(splits) + 0.4)
+    best = _best(curves[splits[0]]["roc"])
+    size = (12, 3.4 * len(splits) + 1.2)
     fig, axes = plt.subplots(len(splits), 3, figsize=size, layout="constrained", squeeze=False)
     for row, split in zip(axes, splits, strict=True):
         for ax, (kind, (x, y, title)) in zip(row, labels.items(), strict=True):
             if nulls and kind in nulls.get(split, {}):
                 ends = nulls[split][kind]
-                ax.fill_between(grid, *ends, color="0.85", linewidth=0, label="shifted labels")
-            _mean_curves(ax, curves[split][kind], grid)
+                ax.fill_between(grid, *ends, color=BAND, linewidth=0, label=SHIFTED)
+            _mean_curves(ax, curves[split][kind], grid, best)
             if kind != "precision_recall":
                 ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
             ax.set(xlabel=x, ylabel=y, title=f"{readable(split)}: {title}", xlim=(0, 1))
             ax.set_ylim(0, 1.02)
-            where = "upper right" if kind == "precision_recall" else "lower right"
-            frame = {"frameon": True, "framealpha": 0.85, "facecolor": "white", "edgecolor": "none"}
-            ax.legend(fontsize=7, loc=where, **frame)  # readable over curves and bands
-    grey = in_order((m for split in splits for m in curves[split]["roc"]), list(METHODS))
-    grey = [named(method) for method in grey if method != "mae" and not is_control(method)]
-    note = textwrap.fill(f"grey where not the best: {'; '.join(grey)}", 150)
-    fig.supxlabel(note if grey else "", fontsize=8)
+    _name_curves(fig, axes, splits, curves, best)
     sns.despine(fig)
     return fig
 
 
-def _mean_curves(ax: Axes, methods: Mapping[str, np.ndarray], grid: np.ndarray) -> None:
+def _best(methods: Mapping[str, np.ndarray]) -> str:
+    """Return the method, no control and not the network, whose ROC curves hold the largest area."""
+    scored = [name for name, values in methods.items() if not np.isnan(values).all()]
+    others = [name for name in scored if name != "mae" and not is_control(name)]
+    return max(others, key=lambda name: np.nanmean(methods[name]), default="")
+
+
+def _name_curves(
+    fig: Figure,
+    axes: np.ndarray,
+    splits: Sequence[str],
+    curves: Mapping[str, Curves],
+    best: str,
+) -> None:
+    """Write one legend for all panels above them, and below them which methods are grey."""
+    looks: dict[str, Any] = {}
+    for ax in axes.flat:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            looks.setdefault(label, handle)
+    order = [named(best), *(label for label in looks if label != named(best))]
+    order = [label for label in order if label in looks]
+    fig.legend(
+        [looks[label] for label in order], order, loc="outside upper center", ncols=3, fontsize=8
+    )
+    grey = in_order((m for split in splits for m in curves[split]["roc"]), list(METHODS))
+    grey = [named(name) for name in grey if name not in ("mae", best) and not is_control(name)]
+    note = textwrap.fill(f"grey: {'; '.join(grey)}", 150)
+    fig.supxlabel(note if grey else "", fontsize=8)
+
+
+def _mean_curves(ax: Axes, methods: Mapping[str, np.ndarray], grid: np.ndarray, best: str) -> None:
     """Draw means over folds (folds, points), and the range over folds of the network."""
     # a fold without deposits has no curve
     held = {name: values[~np.isnan(values).any(axis=1)] for name, values in methods.items()}
     mean = {name: values.mean(axis=0) for name, values in held.items() if len(values)}
     others = [name for name in mean if name != "mae" and not is_control(name)]
-    best = max(others, key=lambda name: mean[name].mean()) if others else ""
     for name in in_order(mean, [name for name in others if name != best]):
         if name == "mae":
             look: dict[str, Any] = {"color": "C0", "label": named(name)}
@@ -175,6 +208,7 @@ def _mean_curves(ax: Axes, methods: Mapping[str, np.ndarray], grid: np.ndarray) 
                 color="C0",
                 alpha=0.15,
                 linewidth=0,
+                label=f"{named(name)}: range over folds",
             )
         elif name == best:
             look = {"color": "C1", "label": named(name)}
@@ -200,18 +234,18 @@ def prediction_area(methods: Mapping[str, np.ndarray], quantiles: np.ndarray) ->
     """
     order = in_order(methods, list(METHODS))
     columns = min(5, len(order))
-    fig, axes = grid(-(-len(order) // columns), columns, (2.3, 2.3), sharey=True)
+    fig, axes = grid(-(-len(order) // columns), columns, (2.3, 2.45), sharey=True)
     for ax, name in zip(axes.flat, order, strict=False):
         values = methods[name]
         captured, outside = values[~np.isnan(values).any(axis=(1, 2))].mean(axis=0)
         ax.plot(quantiles, captured, color="C0", label="deposits captured")
         ax.plot(quantiles, outside, color="C1", linestyle="--", label="area left out")
-        cross = int(np.argmin(abs(captured - outside)))
-        ax.plot(quantiles[cross], captured[cross], "o", color="black", markersize=4)
-        share = f"{100 * captured[cross]:.0f} % of deposits\nin {100 - 100 * outside[cross]:.0f} %"
-        ax.annotate(f"{share} of area", (0.04, 0.56), xycoords="axes fraction", fontsize=8)
+        at, share = crossing(quantiles, captured, outside)
+        ax.plot(at, share, "o", color="black", markersize=4)
+        whole = round(100 * share)
+        found = f"{whole} % of deposits in {100 - whole} % of area"
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1])
-        ax.set_title(named(name), fontsize=8)
+        ax.set_title(f"{named(name)}\n{found}", fontsize=8)
     for ax in axes.flat[len(order) :]:
         ax.axis("off")
     fig.supxlabel("threshold (quantile of the likelihood)", fontsize=9)
@@ -219,6 +253,26 @@ def prediction_area(methods: Mapping[str, np.ndarray], quantiles: np.ndarray) ->
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     sns.despine(fig)
     return fig
+
+
+def crossing(
+    quantiles: np.ndarray, captured: np.ndarray, outside: np.ndarray
+) -> tuple[float, float]:
+    """Return where the two lines of a prediction-area plot cross: quantile and height.
+
+    Parameters
+    ----------
+    quantiles, captured, outside : array (points,)
+        The first falls where the second rises; between points both run straight.
+    """
+    gap = captured - outside
+    after = int(np.argmax(gap <= 0)) if (gap <= 0).any() else len(gap) - 1
+    before = max(after - 1, 0)
+    step = gap[before] - gap[after]
+    share = gap[before] / step if step > 0 else 0.0
+    at = quantiles[before] + share * (quantiles[after] - quantiles[before])
+    height = captured[before] + share * (captured[after] - captured[before])
+    return float(at), float(height)
 
 
 def reliability(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
@@ -246,14 +300,16 @@ def reliability(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
             x, ends = rows["predicted"].clip(low), rows[["low", "high"]].clip(low)
             ax.vlines(x, ends["low"], ends["high"], color=f"C{k}", linewidth=1)
             seen = rows["observed"].where(rows["observed"] > 0)
-            ax.plot(x, seen, "os"[k % 2], color=f"C{k}", markersize=4, label=kind)
+            mark = {"marker": "os"[k % 2], "color": f"C{k}", "markersize": 4, "clip_on": False}
+            ax.plot(x, seen, linestyle="", label=kind, zorder=3, **mark)  # whole at the edges
         ax.set(xscale="log", yscale="log", xlim=(low, 1.3), ylim=(low, 1.3))
         ax.set_title(named(method), fontsize=8)
     for ax in axes.flat[len(order) :]:
         ax.axis("off")
     fig.supxlabel("mean predicted likelihood in the bin (1)", fontsize=9)
     fig.supylabel("share of positive cells (1)", fontsize=9)
-    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    if len(tables) > 1:  # a single kind needs no name
+        fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     sns.despine(fig)
     return fig
 

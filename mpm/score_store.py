@@ -31,6 +31,29 @@ def append_scores(path: Path, table: pd.DataFrame, keys: Mapping[str, str | int]
     ValueError
         If a column is missing or unknown, or a metric of a fold is given twice.
     """
+    _put(path, table, keys, RUN)
+
+
+def add_scores(path: Path, table: pd.DataFrame, keys: Mapping[str, str | int]) -> None:
+    """Put further metrics of runs into the study's table; the other metrics of a run stay.
+
+    Parameters
+    ----------
+    path, table, keys
+        As for `append_scores`.
+
+    Raises
+    ------
+    ValueError
+        As `append_scores`.
+    """
+    _put(path, table, keys, [*RUN, "metric"])
+
+
+def _put(
+    path: Path, table: pd.DataFrame, keys: Mapping[str, str | int], replaced: list[str]
+) -> None:
+    """Put rows in place of older ones that agree in some columns."""
     fresh = table.assign(**keys)
     missing = [name for name in SCORE_COLUMNS if name not in fresh]
     unknown = [name for name in fresh if name not in SCORE_COLUMNS]
@@ -48,7 +71,8 @@ def append_scores(path: Path, table: pd.DataFrame, keys: Mapping[str, str | int]
         raise ValueError(f"metric {twice['metric']} of fold {twice['fold']} is given twice")
     if Path(path).exists():
         old = read_scores(path)
-        same = pd.MultiIndex.from_frame(old[RUN]).isin(pd.MultiIndex.from_frame(fresh[RUN]))
+        given = pd.MultiIndex.from_frame(fresh[replaced])
+        same = pd.MultiIndex.from_frame(old[replaced]).isin(given)
         fresh = pd.concat([old[~same], fresh]) if not same.all() else fresh
     fresh = fresh.sort_values(SCORE_COLUMNS[:7]).reset_index(drop=True)
     artefacts.write_table(fresh, path)

@@ -18,7 +18,8 @@ from mpm.leaks import Split
 
 # Okabe and Ito's, in an order that parts neighbours for every kind of sight; no red, no black
 FOLD_COLORS = ["#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "0.55"]
-HATCH = "////////"
+HATCH, VALIDATION = "////////", "....."
+WIDE = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]  # layers beyond a block
 SPELLED = {
     "blocks": "squares dealt to folds",
     "random": "single cells dealt to folds",
@@ -44,7 +45,8 @@ def fold_maps(
         Kind of split to the fold of each cell, a region each, as `splits.fold_numbers` gives them;
         at most eight folds.
     first : mapping of Split
-        Kind of split to its fold 0, whose dead zone is hatched; kinds may be left out.
+        Kind of split to its fold 0, whose dead zone is hatched and whose validation cells are
+        dotted; kinds may be left out.
     deposits : mapping of DataFrame
         Region to its known deposits (columns x, y in m), drawn as hollow circles.
 
@@ -66,6 +68,7 @@ def fold_maps(
             _show_folds(cube, each[k], ax)
             if kind in first:
                 _hatch_dead_zone(cube, first[kind], k, ax)
+                _hatch(cube, cube["valid"] & first[kind].validation[k], ax, VALIDATION)
             plots.show_deposits(deposits[region], ax, color="black")
         row[0].set_ylabel(f"{kind}:\n{SPELLED[kind]}" if kind in SPELLED else kind)
     for ax, (region, cube) in zip(axes[0], cubes.items(), strict=True):
@@ -88,11 +91,15 @@ def _show_folds(cube: xr.Dataset, number: np.ndarray, ax: Axes) -> None:
 
 def _hatch_dead_zone(cube: xr.Dataset, split: Split, region: int, ax: Axes) -> None:
     held = split.train[region] | split.validation[region] | split.test[region]
-    plane = plots.thinned(cube["valid"] & ~held)
+    _hatch(cube, cube["valid"] & ~held, ax, HATCH)
+
+
+def _hatch(cube: xr.Dataset, cells: xr.DataArray, ax: Axes, hatch: str) -> None:
+    plane = plots.thinned(cells)
     if plane.any():
         x, y = plane["x"] / 1e3, plane["y"] / 1e3
         inside = plane.astype(float)
-        ax.contourf(x, y, inside, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
+        ax.contourf(x, y, inside, levels=[0.5, 1.5], colors="none", hatches=[hatch])
 
 
 def _name_folds(fig: Figure, count: int, *, hatched: bool) -> None:
@@ -100,7 +107,8 @@ def _name_folds(fig: Figure, count: int, *, hatched: bool) -> None:
     names = [f"fold {k}" if k == 0 else str(k) for k in range(count)]
     if hatched:
         marks.append(Patch(facecolor="0.6", edgecolor="white", hatch=HATCH))
-        names.append("dead zone of fold 0")
+        marks.append(Patch(facecolor="0.6", edgecolor="white", hatch=VALIDATION))
+        names += ["dead zone of fold 0", "validates fold 0"]
     style = {"fontsize": 8, "handlelength": 1.2, "columnspacing": 1.2}
     fit = int(1.5 * fig.get_figwidth())
     fig.legend(marks, names, loc="outside lower center", ncols=min(len(names), fit), **style)
@@ -121,9 +129,13 @@ def correlation_ranges(ranges: pd.DataFrame, block_km: float) -> Figure:
     for ax, region in zip(axes, regions, strict=True):
         own = ranges[(ranges["region"] == region) & ranges["range_km"].notna()]
         wide = own["range_km"] > block_km
-        for rows, color, width in [(own[~wide], "0.65", 0.7), (own[wide], "C3", 1.1)]:
-            for row in rows.itertuples():
-                ax.plot(row.lags, row.correlations, color=color, linewidth=width)
+        for row in own[~wide].itertuples():
+            ax.plot(row.lags, row.correlations, color="0.65", linewidth=0.7)
+        for k, row in enumerate(own[wide].sort_values("range_km", ascending=False).itertuples()):
+            look = {"color": "C3", "linewidth": 1.2, "linestyle": WIDE[k % len(WIDE)]}
+            ax.plot(row.lags, row.correlations, label=plots.readable(row.layer), **look)
+        if wide.any():
+            ax.legend(fontsize=6.5, loc="upper right", handlelength=2.6)
         ax.axvline(block_km, color="black", linestyle="--", linewidth=1)
         ax.axhline(FALLEN, color="black", linestyle=":", linewidth=0.8)
         ax.annotate(

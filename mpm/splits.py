@@ -12,6 +12,7 @@ from mpm.dealing import cell_km, deal_blocks, first_cells
 from mpm.districts import district_ground, find_districts, latitude_bands
 from mpm.leaks import Split, near
 from mpm.leaks import check as check  # this is where it is looked for
+from mpm.remembered import remembered
 
 REMEDIES = {
     "blocks": "use fewer folds or smaller blocks",
@@ -286,6 +287,7 @@ def _check_train(
         )
 
 
+@remembered
 def fold_numbers(
     cubes: Sequence[xr.Dataset], kind: str, settings: SplitSettings, targets: Sequence[str]
 ) -> list[np.ndarray]:
@@ -354,6 +356,7 @@ def _count(
     return table.rename_axis("fold")
 
 
+@remembered
 def _districts(
     cubes: Sequence[xr.Dataset], settings: SplitSettings, targets: Sequence[str]
 ) -> np.ndarray:

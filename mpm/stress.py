@@ -1,61 +1,45 @@
 """How scores hold up: fewer known deposits, lost or shifted evidence, blocks of other sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import artefacts, datacube, methods, metrics, trials
+from mpm import artefacts, datacube, kept_networks, methods, trials
 from mpm.folds import Fold
 from mpm.labels import sample_cells
 from mpm.methods import Task
 from mpm.perturb import perturbations, with_deposits
 from mpm.scaling import apply_scaling, fit_scaling
 from mpm.splits import SplitSettings, cell_km, check, make_split
+from mpm.stress_table import COLUMNS as COLUMNS
+from mpm.stress_table import Drawn, Plan, draw, mixed, record, score_predictions, tidy
+from mpm.stress_table import keep as keep
+from mpm.stress_table import read as read
 from mpm.study import Study
-from mpm.trials import Bench, Key
+from mpm.trials import Bench, Key, Work
 from mpm.windows import make_windows
 
-COLUMNS = "study target split fold seed method stress level name metric value low high".split()
-KEYS = COLUMNS[:3] + COLUMNS[4:7]  # of what is scored together, all folds at once
 SIDES = (0, 25, 50, 100, 200, 400, 600, 800, 1000)  # km
-Drawn = dict[str, np.ndarray]  # metric to its value and bootstrap draws, (1 + draws,)
+TUNED = "mae"  # the method that notebook 03 has fitted
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What methods are put through.
+class Part(NamedTuple):
+    """Some work, and what was done to the methods where it makes plain predictions.
 
     Attributes
     ----------
-    shares : tuple of float
-        Of the training deposits that are known.
-    noise : tuple of float
-        Standard deviations of noise on test evidence, in those of the training cells.
-    draws : int
-        Random draws of deposits, of halves of the layers and of noise.
-    most : int
-        Unlabeled test cells that are scored where evidence is lost, a random sample; all positive
-        ones are. AUC does not change by that; average precision is that of the sample.
-    areas : tuple of float
-        Shares of the area for capture rates.
-    scored : tuple of str
-        Metrics.
-    bootstrap : int
-        Draws of test deposits behind intervals.
+    work : Work
+    what : tuple, optional
+        Stress, level and name of predictions, which are then scored.
     """
 
-    shares: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
-    noise: tuple[float, ...] = (0.1, 0.3, 1.0)
-    draws: int = 3
-    most: int = 1000
-    areas: tuple[float, ...] = (0.05,)
-    scored: tuple[str, ...] = ("auc", "average_precision", "capture_05")
-    bootstrap: int = 200
+    work: Work
+    what: tuple[str, float, str] | None = None
 
 
 def run(
@@ -90,7 +74,8 @@ def run(
         "group" (name: what is dropped), "half" (of the layers), "noise" (level: standard
         deviations) and "shift" (name: where the layers move to, by a cell) are changes from it, of
         metrics named "auc_change", ... . Where something is drawn at random, the value is the mean
-        over draws, and the interval that of a single one.
+        over draws, and the interval that of a single one. What notebooks 03 and 04 have made of the
+        same is read: predictions of fits on all deposits, and fine-tuned networks.
 
     Raises
     ------
@@ -99,19 +84,64 @@ def run(
     """
     plan = plan or Plan()
     bench = Bench(study, target, split_settings, preset, seed, device, fit)
-    work = {"scarcity": scarcity, "evidence": lost_evidence}
-    tables = []
-    for kind in kinds:
-        made = trials.make(
-            bench,
-            wanted,
-            partial(work[kind], plan=plan),
-            name=f"stress_{kind}",
-            processes=processes,
-            own=asdict(plan),
+    makers = {"scarcity": _scarce_parts, "evidence": _evidence_parts}
+    parts = [part for kind in kinds for part in makers[kind](bench, wanted, plan)]
+    return _scored(bench, parts, processes, plan)
+
+
+def _scarce_parts(bench: Bench, wanted: Sequence[Key], plan: Plan) -> list[Part]:
+    """Fits on some of the deposits; those on all are the trials' own."""
+    few = replace(plan, shares=tuple(share for share in plan.shares if share < 1))
+    do, parts = partial(scarcity, plan=few), []
+    if few.shares:
+        parts.append(Part(Work(bench, wanted, do, "stress_scarcity", asdict(few))))
+    if len(few.shares) < len(plan.shares):
+        whole = Work(bench, wanted, trials.predictions, "trials")
+        parts.append(Part(whole, ("scarcity", 1.0, "")))
+    return parts
+
+
+def _evidence_parts(bench: Bench, wanted: Sequence[Key], plan: Plan) -> list[Part]:
+    """A fold's network that notebook 03 has made goes into what the result was made of."""
+    networks = {key: _network(bench, key) for key in wanted}
+    do, name = partial(lost_evidence, plan=plan), "stress_evidence"
+    return [
+        Part(
+            Work(
+                bench,
+                [key for key in wanted if networks[key] == of],
+                do,
+                name,
+                asdict(plan) | ({"network": of} if of else {}),
+            )
         )
-        tables.append(tidy(bench, made))
-    return pd.concat(tables, ignore_index=True)
+        for of in dict.fromkeys(networks.values())
+    ]
+
+
+def _network(bench: Bench, key: Key) -> str:
+    """Checksum of the network that notebook 03 has made for a fold; "" if it is made here."""
+    split, number, method = key
+    if method != TUNED:
+        return ""
+    try:
+        folder = kept_networks.find(
+            bench.study, bench.target, split, number, seed=bench.seed, preset=bench.preset
+        )
+    except FileNotFoundError:
+        return ""
+    return artefacts.sha256(folder / "model.safetensors")
+
+
+def _scored(bench: Bench, parts: Sequence[Part], processes: int, plan: Plan) -> pd.DataFrame:
+    """Do all parts in one pool and tidy what they give."""
+    made = trials.make_all([part.work for part in parts], processes, "stress")
+    rows = [
+        (key, score_predictions(table, *part.what, plan) if part.what else table)
+        for part, tables in zip(parts, made, strict=True)
+        for key, table in tables.items()
+    ]
+    return tidy(bench, rows)
 
 
 def block_sides(
@@ -125,17 +155,19 @@ def block_sides(
     sides: Sequence[float] = SIDES,
     plan: Plan | None = None,
     processes: int = 2,
+    device: str = "cpu",
     fit: Callable = methods.fit,
 ) -> pd.DataFrame:
     """Score methods under blocks of many sizes, without a dead zone between them.
 
     A dead zone wider than a block would leave nothing to train on, so there is none, whatever the
     side: the curve shows what nearness alone is worth. Side 0 is the random split of single cells.
-    The design of the other notebooks, with its dead zone, is scored as well.
+    The design of the other notebooks, with its dead zone, is scored as well, by the predictions of
+    notebook 04 where they are there.
 
     Parameters
     ----------
-    study, target, split_settings, preset, seed, processes, fit
+    study, target, split_settings, preset, seed, processes, device, fit
         As for `trials.run`.
     names : sequence of str
         Methods that need no backbone.
@@ -151,27 +183,21 @@ def block_sides(
         the design of the other notebooks.
     """
     plan = plan or Plan()
-    bench = Bench(study, target, split_settings, preset, seed, fit=fit)
-    cubes = datacube.read_cubes(study)
-    tables = []
-    designs = [(side, "", replace(split_settings, block_km=side, dead_cells=0)) for side in sides]
-    designs.append((split_settings.block_km, "dead zone", split_settings))
-    for side, name, settings in designs:
-        kind = "blocks" if side else "random"
-        folds = range(settings.folds)
-        if not all(_possible(cubes, study, kind, fold, settings, side) for fold in folds):
-            continue
-        build = None if name else touching_fold
-        made = trials.make(
-            replace(bench, settings=settings, build=build),
-            [(kind, fold, method) for fold in folds for method in names],
-            partial(scores, plan=plan, stress="block_side", level=side, name=name),
-            name=f"stress_side_{side:g}_km{'_' * bool(name)}{name.replace(' ', '_')}",
-            processes=processes,
-            own=asdict(plan),
-        )
-        tables.append(tidy(bench, made))
-    return pd.concat(tables, ignore_index=True)
+    bench = Bench(study, target, split_settings, preset, seed, device, fit)
+    cubes, parts = datacube.read_cubes(study), []
+    for side in sides:
+        settings = replace(split_settings, block_km=side, dead_cells=0)
+        kind, folds = "blocks" if side else "random", range(settings.folds)
+        if all(_possible(cubes, study, kind, fold, settings, side) for fold in folds):
+            touching = replace(bench, settings=settings, build=touching_fold)
+            wanted = [(kind, fold, method) for fold in folds for method in names]
+            do = partial(scores, plan=plan, stress="block_side", level=side, name="")
+            folder = f"stress_side_{side:g}_km"
+            parts.append(Part(Work(touching, wanted, do, folder, asdict(plan))))
+    wanted = [("blocks", fold, method) for fold in range(split_settings.folds) for method in names]
+    design = Work(bench, wanted, trials.predictions, "trials")
+    parts.append(Part(design, ("block_side", split_settings.block_km, "dead zone")))
+    return _scored(bench, parts, processes, plan)
 
 
 def _possible(
@@ -224,7 +250,7 @@ def touching_fold(bench: Bench, cubes: Mapping[str, xr.Dataset], split: str, num
 def scores(
     bench: Bench, method: str, task: Task, *, plan: Plan, stress: str, level: float, name: str
 ) -> pd.DataFrame:
-    """Fit a method and score it on all test cells: rows of `_record`.
+    """Fit a method and score it on all test cells: rows of `stress_table.record`.
 
     Parameters
     ----------
@@ -237,11 +263,14 @@ def scores(
     """
     scorer = bench.fit(method, task)
     drawn = _drawn(task, task.fold.test, scorer(task.fold.windows, task.fold.test), plan)
-    return pd.DataFrame(_record(stress, level, name, drawn, plan))
+    return pd.DataFrame(record(stress, level, name, drawn, plan))
 
 
 def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFrame:
     """Fit a method on some of the training deposits and score it on all test cells.
+
+    Its settings are chosen with all deposits of the validation cells: the curve is that of what is
+    learned, not of what is chosen.
 
     Parameters
     ----------
@@ -251,10 +280,10 @@ def scarcity(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.DataFra
     fold, rows = task.fold, []
     for share in plan.shares:
         several = []
-        for draw in range(plan.draws if share < 1 else 1):
-            scorer = bench.fit(method, with_deposits(task, share, seed=bench.seed + draw))
+        for k in range(plan.draws if share < 1 else 1):
+            scorer = bench.fit(method, with_deposits(task, share, seed=bench.seed + k))
             several.append(_drawn(task, fold.test, scorer(fold.windows, fold.test), plan))
-        rows += _record("scarcity", share, "", _mixed(several), plan)
+        rows += record("scarcity", share, "", mixed(several), plan)
     return pd.DataFrame(rows)
 
 
@@ -267,112 +296,21 @@ def lost_evidence(bench: Bench, method: str, task: Task, *, plan: Plan) -> pd.Da
         As for `scores`.
     """
     index, _ = sample_cells(task.fold.test, task.positive, plan.most, seed=bench.seed)
-    scorer = bench.fit(method, task)
+    kept = kept_networks.scorer(bench.study, bench.target, task) if method == TUNED else None
+    scorer = kept or bench.fit(method, task)
     whole = _drawn(task, index, scorer(task.fold.windows, index), plan)
-    rows = _record("whole", np.nan, "", whole, plan)
+    rows = record("whole", np.nan, "", whole, plan)
     for stress, level, name, ways in perturbations(task, plan.noise, plan.draws, seed=bench.seed):
         copies = (perturb(task.fold.windows) for perturb in ways)
-        mixed = _mixed([_drawn(task, index, scorer(copy, index), plan) for copy in copies])
+        mean = mixed([_drawn(task, index, scorer(copy, index), plan) for copy in copies])
         # the same deposits are drawn in both, so that the interval is that of the difference
-        change = {metric: mixed[metric] - whole[metric] for metric in plan.scored}
+        change = {metric: mean[metric] - whole[metric] for metric in plan.scored}
         change["deposits"] = whole["deposits"]
-        rows += _record(stress, level, name, change, plan, suffix="_change")
+        rows += record(stress, level, name, change, plan, suffix="_change")
     return pd.DataFrame(rows)
-
-
-# From draws to intervals
 
 
 def _drawn(task: Task, index: np.ndarray, likelihood: np.ndarray, plan: Plan) -> Drawn:
     """Each metric on some test centres and on its bootstrap draws."""
-    prediction = metrics.Prediction(
-        task.positive[index], likelihood, task.deposit[index], threshold=np.nan
-    )
-    name = f"{task.fold.split} {task.fold.number}"
-    drawn = metrics.draw_fold(name, prediction, plan.areas, plan.bootstrap, 0)
-    return {metric: drawn[metric] for metric in (*plan.scored, "deposits")}
-
-
-def _mixed(several: Sequence[Drawn]) -> Drawn:
-    """Mean of several random draws, with the spread of a single one.
-
-    The k-th bootstrap draw is that of the (k mod n)-th of them, so that the interval holds both the
-    luck of the draw and that of the test deposits.
-    """
-    mixed = {}
-    for metric in several[0]:
-        values = np.stack([drawn[metric] for drawn in several])
-        turn = np.arange(values.shape[1] - 1)
-        mixed[metric] = np.append(values[:, 0].mean(), values[turn % len(values), 1 + turn])
-    return mixed
-
-
-def _record(
-    stress: str, level: float, name: str, drawn: Drawn, plan: Plan, *, suffix: str = ""
-) -> list[dict]:
-    """Rows stress, level, name, deposits, metric, draws (list: the value, then the bootstrap)."""
-    shared = {"stress": stress, "level": float(level), "name": name}
-    shared |= {"deposits": int(drawn["deposits"][0])}
-    return [
-        shared | {"metric": metric + suffix, "draws": drawn[metric].astype("float32").tolist()}
-        for metric in plan.scored
-    ]
-
-
-def tidy(bench: Bench, made: Mapping[Key, pd.DataFrame]) -> pd.DataFrame:
-    """Turn the draws of folds into values with intervals, with their mean over folds.
-
-    Folds without a value, for want of one class, are left out of the mean. Its interval is NaN if
-    a fold has a single deposit, whose spread nobody knows. Intervals are those of
-    `metrics.interval`, of the deposits that took part.
-    """
-    parts = [
-        rows.assign(split=split, fold=str(fold), method=method)
-        for (split, fold, method), rows in made.items()
-    ]
-    every = pd.concat(parts, ignore_index=True)
-    draws = np.array(every["draws"].tolist())
-    keys = ["split", "method", "stress", "level", "name", "metric"]
-    means, rows, free = [], [], (every.pop("deposits") - 1).to_numpy()
-    for key, group in every.groupby(keys, sort=False, dropna=False):
-        own = draws[group.index]
-        scored = ~np.isnan(own[:, 0])
-        if scored.any():
-            own, of = own[scored], free[group.index][scored]
-            free = np.append(free, of.sum() + max(0, (of == 0).sum() - 1))  # as `freedom` counts
-            rows.append(dict(zip(keys, key, strict=True)) | {"fold": "mean"})
-            means.append(own.mean(axis=0))
-    table = pd.concat([every.drop(columns="draws"), pd.DataFrame(rows)], ignore_index=True)
-    draws = np.concatenate([draws, means]) if means else draws
-    found = np.array([metrics.interval(*each) for each in zip(draws, free, strict=True)])
-    least = np.where(table["metric"].str.endswith("_change"), -1, 0)
-    table["value"], table["low"], table["high"] = found[:, 0], *np.clip(found[:, 1:].T, least, 1)
-    table = table.assign(study=bench.study.name, target=bench.target, seed=bench.seed)
-    return table[COLUMNS]
-
-
-def path(study: Study) -> Path:
-    """Return where a study's table lies."""
-    return study.processed / "stress.parquet"
-
-
-def keep(study: Study, table: pd.DataFrame) -> None:
-    """Put rows of `run` and `block_sides` into the study's table, in place of older ones."""
-    place = path(study)
-    if place.exists():
-        old = read(study)
-        same = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(table[KEYS]))
-        table = pd.concat([old[~same], table], ignore_index=True)
-    ordered = table.sort_values(COLUMNS[:-3], kind="stable").reset_index(drop=True)
-    artefacts.write_table(ordered, place)
-
-
-def read(study: Study) -> pd.DataFrame:
-    """Read the study's table: `COLUMNS`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If notebook 05 has not run.
-    """
-    return artefacts.read_table(path(study), "05_evaluation")
+    fold = f"{task.fold.split} {task.fold.number}"
+    return draw(fold, task.positive[index], likelihood, task.deposit[index], plan)

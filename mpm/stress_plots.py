@@ -37,7 +37,7 @@ def scarcity_curves(table: pd.DataFrame, *, metric: str) -> Figure:
         shares = sorted(rows["level"].unique())
         ax.set_xticks(shares, [f"{100 * share:g}" for share in shares])
         ax.xaxis.set_minor_locator(plt.NullLocator())
-    fig.supxlabel("training deposits known (%)", fontsize=9)
+    fig.supxlabel("training deposits known (%); band: 95 % interval of a single draw", fontsize=9)
     return _finished(fig, axes, metric)
 
 
@@ -69,14 +69,17 @@ def block_side_curves(table: pd.DataFrame, *, metric: str, chosen_km: float) -> 
         ax.set_xlim(left=-0.1 * least)
     fig.supxlabel(
         "side of blocks (km; 0: single cells at random), no dead zone; "
-        f"diamond: blocks of {chosen_km:g} km behind a dead zone",
+        f"diamond: blocks of {chosen_km:g} km behind a dead zone\n"
+        "band and bar: 95 % interval over deposits",
         fontsize=9,
     )
     return _finished(fig, axes, metric)
 
 
 def lost_evidence(table: pd.DataFrame, *, metric: str) -> Figure:
-    """Draw what lost, noisy and shifted evidence costs each method; bold where it is certain.
+    """Draw what lost, noisy and shifted evidence costs each method.
+
+    Bold where the interval of a change leaves zero out and the change does not round to zero.
 
     Parameters
     ----------
@@ -100,6 +103,7 @@ def lost_evidence(table: pd.DataFrame, *, metric: str) -> Figure:
         if np.isnan(change):
             continue
         sure = low.iloc[row, column] > 0 or high.iloc[row, column] < 0
+        sure &= abs(round(change, 2)) > 0  # what is written as no change is none worth a mark
         ink = "white" if abs(change) > 0.75 * top else "black"
         weight = "bold" if sure else "normal"
         text = f"{change:+.2f}".replace("-", "−")
@@ -120,6 +124,8 @@ def protocol_ladder(
 ) -> Figure:
     """Draw scores as the faults of the published protocol are repaired one by one.
 
+    Methods of a step stand below each other, with their 95 % intervals.
+
     Parameters
     ----------
     scores : DataFrame
@@ -130,18 +136,23 @@ def protocol_ladder(
     steps = [step for step in STEPS if step in set(mean["split"])]
     counts = mean.pivot_table(index="split", columns="metric", values="value", aggfunc="first")
     height = np.arange(len(steps))[::-1]
-    size = (2.4 + 2.6 * len(metrics), 0.62 * len(steps) + 1.5)
+    size = (2.4 + 2.6 * len(metrics), 0.85 * len(steps) + 1.6)
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, layout="constrained")
     for ax, metric in zip(np.atleast_1d(axes), metrics, strict=True):
-        for style, (method, own) in _styled(mean[mean["metric"] == metric]):
-            own = own.set_index("split").reindex(steps)
-            ax.plot(own["value"], height, label=_label(method), markersize=5, **style)
+        styled = _styled(mean[mean["metric"] == metric])
+        apart = np.linspace(0.24, -0.24, len(styled)) if len(styled) > 1 else [0.0]
+        for down, (style, (method, own)) in zip(apart, styled, strict=True):
+            own, at = own.set_index("split").reindex(steps), height + down
+            ax.hlines(at, own["low"], own["high"], color=style["color"], linewidth=1)
+            ax.plot(own["value"], at, label=_label(method), markersize=4.5, linewidth=0.6, **style)
         if metric in CHANCE:
             ax.axvline(CHANCE[metric], color="0.6", linewidth=0.8, linestyle=":")
         ax.set(xlabel=SCORES.get(metric, metric), xlim=(min(0, ax.get_xlim()[0]), 1.03))
         if metric == "auc":
-            ax.set_xlim(left=min(0.45, mean.loc[mean["metric"] == "auc", "value"].min() - 0.02))
-        ax.grid(axis="y", color="0.92")
+            least = mean.loc[mean["metric"] == "auc", ["value", "low"]].min().min()
+            ax.set_xlim(left=min(0.45, least - 0.02))
+        for edge in height[:-1] - 0.5:
+            ax.axhline(edge, color="0.9", linewidth=0.8, zorder=0)
     names = [
         f"{STEPS[step].title}\n{counts.loc[step, 'positives']:.0f} positive,"
         f" {counts.loc[step, 'negatives']:,.0f} other cells tested"

@@ -23,6 +23,7 @@ METRICS: tuple[str, ...] = (
     "balanced_accuracy",
 )
 METRICS += ("capture_01", "capture_05", "capture_10", "prevalence", "deposits", "folds")
+METRICS += ("train_auc",)
 COLUMNS = ["study", "target", "seed", "split", "method", "metric", "value", "low", "high"]
 FACTS: tuple[str, ...] = ("study_hash", "commit", "dirty", "seed", "inputs", "packages")
 FACTS += ("python", "platform", "threads")

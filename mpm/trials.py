@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from mpm import artefacts, datacube, fingerprints, mae, mapping, methods
@@ -23,12 +26,14 @@ from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import Fold, labels, make_fold, open_fold
 from mpm.memory import give_memory_back, processes_that_fit
-from mpm.methods import NEEDS_BACKBONE, Task
+from mpm.methods import NEEDS_BACKBONE, NETWORKS, TABULAR, Task
 from mpm.splits import SplitSettings, make_split
 from mpm.study import Study
+from mpm.tasks import some
 
 Key = tuple[str, int, str]  # split, fold, method
-SLOW = 20  # times that a method on a backbone takes longer than one on cells, roughly
+TRAINED_CELLS = 2000  # unlabeled training cells that the AUC of training is taken on
+COSTS = {"networks": 6, "tables": 1}  # of a method, roughly, to begin with the longest
 SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
 
@@ -117,7 +122,8 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `mapping.PREDICTION_COLUMNS`; what the method chose is in its attribute "chosen".
+        `mapping.PREDICTION_COLUMNS`; what the method chose is in its attribute "chosen", and of
+        tables the AUC on training cells, at most `TRAINED_CELLS` of them unlabeled, in "train_auc".
     """
     fold = task.fold
     scorer = bench.fit(method, task)
@@ -134,7 +140,36 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
         threshold=threshold,
     ).astype(SMALL)
     rows.attrs["chosen"] = fingerprints.plain(getattr(scorer, "chosen", {}))
+    if method in TABULAR:  # networks would take as long again
+        own = some(task, "train", TRAINED_CELLS)
+        truth = task.positive[own]
+        rows.attrs["train_auc"] = float(roc_auc_score(truth, scorer(fold.windows, own)))
     return rows
+
+
+def train_aucs(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:
+    """Tabulate the AUC on training cells, as `run` has kept it: how far a method fits by heart.
+
+    Parameters
+    ----------
+    study, target, wanted, seed
+        As for `run`; methods that are not tables have no row.
+
+    Returns
+    -------
+    DataFrame
+        split, fold, method, metric ("train_auc"), value, low, high (NaN), with their means over
+        folds, as rows of the table of scores.
+    """
+    rows = []
+    for split, fold, method in wanted:
+        facts = fingerprints.facts(place(study, target, "trials", (split, fold, method), seed))
+        if "train_auc" in facts:
+            rows.append((split, str(fold), method, facts["train_auc"]))
+    table = pd.DataFrame(rows, columns=["split", "fold", "method", "value"])
+    mean = table.groupby(["split", "method"], sort=False)["value"].mean().reset_index()
+    table = pd.concat([table, mean.assign(fold="mean")], ignore_index=True)
+    return table.assign(metric="train_auc", low=float("nan"), high=float("nan"))
 
 
 def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> pd.DataFrame:
@@ -158,6 +193,28 @@ def choices(study: Study, target: str, wanted: Sequence[Key], *, seed: int) -> p
     return pd.DataFrame(rows, columns=["split", "fold", "method", "choice", "value"])
 
 
+class Work(NamedTuple):
+    """Some work for methods on folds.
+
+    Attributes
+    ----------
+    bench : Bench
+    wanted : sequence of (split, fold, method)
+    do : function
+        (bench, method, task) -> DataFrame, of a module of mpm; `functools.partial` of one will do.
+    name : str
+        Folder of the results, beside those of other work.
+    own : mapping
+        What decides the result besides what is in `bench`; goes into JSON.
+    """
+
+    bench: Bench
+    wanted: Sequence[Key]
+    do: Callable[[Bench, str, Task], pd.DataFrame]
+    name: str
+    own: Mapping = MappingProxyType({})
+
+
 def make(
     bench: Bench,
     wanted: Sequence[Key],
@@ -171,15 +228,9 @@ def make(
 
     Parameters
     ----------
-    bench : Bench
-    wanted : sequence of (split, fold, method)
-    work : function
-        (bench, method, task) -> DataFrame, of a module of mpm; `functools.partial` of one will do.
-    name : str
-        Folder of the results, beside those of other work.
+    bench, wanted, work, name, own
+        As for `Work`.
     processes : int
-    own : mapping
-        What decides the result besides what is in `bench`; goes into JSON.
 
     Returns
     -------
@@ -191,16 +242,47 @@ def make(
     RuntimeError
         If the work fails; names split, fold and method.
     """
-    known = _made_of(bench, wanted, work, dict(own or {}))
-    places = {key: place(bench.study, bench.target, name, key, bench.seed) for key in known}
-    folds: dict[tuple, dict] = {}
-    for (split, number, method), facts in known.items():
-        path = places[split, number, method]
-        if fingerprints.facts(path).get("made_of") != facts:
-            folds.setdefault((split, number), {})[method] = (path, facts)
-    longest = sorted(folds.items(), key=lambda fold: -sum(map(_cost, fold[1])))
-    in_processes(_one_fold, [(bench, work, *fold, todo) for fold, todo in longest], processes, name)
-    return {key: _read(path) for key, path in places.items()}
+    return make_all([Work(bench, wanted, work, name, own or {})], processes, name)[0]
+
+
+def make_all(works: Sequence[Work], processes: int, label: str) -> list[dict[Key, pd.DataFrame]]:
+    """Do several works as `make` does one, all in one pool: no process waits for the end of one.
+
+    A job is a fold with its networks, and what sees through one, or with its tables; the longest
+    are begun first, so that all processes are busy to the end.
+
+    Parameters
+    ----------
+    works : sequence of Work
+    processes : int
+    label : str
+        Of the progress line.
+
+    Raises
+    ------
+    RuntimeError
+        As `make`.
+    """
+    jobs, places = [], []
+    for work in works:
+        bench = work.bench
+        known = _made_of(bench, work.wanted, work.do, dict(work.own))
+        own = {key: place(bench.study, bench.target, work.name, key, bench.seed) for key in known}
+        todo: dict[tuple, dict] = {}
+        for (split, number, method), facts in known.items():
+            path = own[split, number, method]
+            if fingerprints.facts(path).get("made_of") != facts:
+                job = todo.setdefault((split, number, _kind(method)), {})
+                job[method] = (path, facts)
+        jobs += [(bench, work.do, *key[:2], methods) for key, methods in todo.items()]
+        places.append(own)
+    longest = sorted(jobs, key=lambda job: -sum(COSTS[_kind(name)] for name in job[-1]))
+    in_processes(_one_fold, longest, processes, label)
+    return [{key: _read(path) for key, path in own.items()} for own in places]
+
+
+def _kind(method: str) -> str:
+    return "tables" if method.rpartition(":")[2] not in NETWORKS | NEEDS_BACKBONE else "networks"
 
 
 def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
@@ -339,10 +421,6 @@ def _backbone(
 
 def _on_backbone(name: str) -> bool:
     return name.rpartition(":")[2] in NEEDS_BACKBONE
-
-
-def _cost(name: str) -> int:
-    return SLOW if _on_backbone(name) else 1
 
 
 @contextmanager

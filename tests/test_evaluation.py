@@ -10,7 +10,7 @@ from helpers import predictions
 from mpm import align, demo, evaluation
 from mpm.mapping import PREDICTION_COLUMNS
 from mpm.splits import Split, SplitSettings
-from mpm.study import Region
+from mpm.study import Region, Target
 
 
 def in_order(likelihood) -> evaluation.Folds:
@@ -106,6 +106,27 @@ def test_differences_are_of_the_split_asked_for():
     assert [table["difference"].item() for table in found] == [1, -1]
 
 
+def test_the_best_of_each_split_is_compared_with_all_but_the_truth():
+    "By average precision; controls can be beaten, but do not lead"
+    folds = {
+        ("blocks", name): in_order(order)
+        for name, order in {"a": GOOD, "b": BAD, "oracle": GOOD, "shuffled_labels": GOOD}.items()
+    } | {("random", "a"): in_order(BAD), ("random", "b"): in_order(GOOD)}
+    scores = {("blocks", "a"): 1, ("blocks", "b"): 0.4, ("blocks", "shuffled_labels"): 1}
+    scores |= {("random", "a"): 0.4, ("random", "b"): 1, ("blocks", "oracle"): 1}
+    mean = pd.DataFrame(
+        [(*key, "average_precision", value) for key, value in scores.items()],
+        columns=["split", "method", "metric", "value"],
+    )
+    found = evaluation.against_best(folds, mean, ["auc"], draws=20, seed=0)
+    pairs = found.set_index(["split", "method", "other"])["difference"].to_dict()
+    assert pairs == {
+        ("blocks", "a", "b"): 1,
+        ("blocks", "a", "shuffled_labels"): 0,
+        ("random", "b", "a"): 1,
+    }
+
+
 def test_curves_are_sorted_by_split_kind_and_method():
     "A perfect and a reversed order: true positive rate 1 or 0, half the area catches all or none"
     folds = {
@@ -125,6 +146,9 @@ def test_curves_are_sorted_by_split_kind_and_method():
     assert drawn["blocks"]["capture"]["good"].tolist() == [[0.5, 1]]
     assert drawn["blocks"]["capture"]["bad"].tolist() == [[0, 0]]
     assert drawn["blocks"]["prediction_area"]["good"].tolist() == [[[1, 1], [0, 0.25]]]
+    options = {"splits": ["random"]}
+    only = evaluation.curves_by_split(folds, ["good"], np.array([0.5]), **options)
+    assert list(only) == ["random"], "what is not drawn is not computed"
     del folds["random", "bad"]
     drawn = evaluation.curves_by_split(folds, ["good", "bad"], np.array([0.5]))
     assert set(drawn["random"]["roc"]) == {"good"}, "a method need not be run under all splits"
@@ -247,7 +271,7 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
     for region, west in {"north": 500_000, "south": 600_000, "empty": 700_000}.items():
         place = Region(bounds=(west, 5_000_000, west + 5000, 5_004_000), **box)
         cells = align.grid(place).astype(bool)
-        cubes[region] = xr.Dataset({"valid": cells, "MVT": cells.copy()})
+        cubes[region] = xr.Dataset({"valid": xr.ones_like(cells), "MVT": cells.copy()})
     cubes["north"]["MVT"].values[2, 2] = True
     to_degrees = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
 
@@ -273,12 +297,25 @@ def test_undiscovered_deposits_are_numbered(monkeypatch):
         ]
     )
     monkeypatch.setattr(demo, "read_true_deposits", lambda folder: table)
-    north, south, empty = evaluation.undiscovered(SimpleNamespace(raw="raw"), cubes, "MVT")
+    study = SimpleNamespace(raw="raw", targets={"MVT": Target(types=("MVT",))})
+    north, south, empty = evaluation.undiscovered(study, cubes, "MVT")
     assert np.argwhere(north >= 0).tolist() == [[1, 3]]
     assert np.argwhere(south >= 0).tolist() == [[3, 4]]
     assert north[1, 3] != south[3, 4], "deposits of two regions share a number"
     assert (empty == -1).all() and empty.shape == (4, 5)
     assert cubes["north"]["MVT"].sum() == 1
+    # as of a known deposit: all cells within the radius that are valid and of no known one
+    study.targets["MVT"] = Target(types=("MVT",), radius=1050)
+    cubes["south"]["valid"].values[2, 4] = False
+    north, south, _ = evaluation.undiscovered(study, cubes, "MVT")
+    # cells between two hidden deposits are as far from one as from the other
+    own, other = (
+        {tuple(at) for at in np.argwhere(north == north[place])} for place in [(1, 3), (2, 1)]
+    )
+    between = {(1, 2), (2, 3)}
+    assert own - between == {(0, 3), (1, 3), (1, 4)} and other - between == {(2, 1), (3, 2)}
+    assert between <= own | other and north[2, 2] == -1
+    assert np.argwhere(south >= 0).tolist() == [[3, 3], [3, 4]]
 
 
 # ---- sentences

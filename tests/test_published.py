@@ -34,6 +34,7 @@ def test_ours_stand_beside_the_same_method_and_metric():
     table = published.beside(OURS)
     assert table.columns.tolist() == [
         *published.BEFORE,
+        "reproduced",
         "demo: random",
         "demo: blocks",
         "znpb: blocks",
@@ -44,6 +45,21 @@ def test_ours_stand_beside_the_same_method_and_metric():
     assert mae.loc["auc", "demo: blocks"] == "0.700 (0.600 to 0.800)"
     assert mae.loc["f1", "demo: blocks"] == "0.250" and mae.loc["f1", "demo: random"] == ""
     assert (table["znpb: blocks"] == "").all()  # nobody published a random forest
+
+
+def test_the_reproduced_column_is_ours_on_the_published_data_under_the_same_split():
+    "Of the training cells, too; empty without that study, and under another split"
+    assert (published.beside(OURS)["reproduced"] == "").all()
+    rows = [
+        ("lawley2022", "latitude", "gradient_boosting", "auc", 0.96, 0.95, 0.97),
+        ("lawley2022", "latitude", "gradient_boosting", "train_auc", 0.99, np.nan, np.nan),
+        ("lawley2022", "blocks", "weights_of_evidence_updated", "auc", 0.8, 0.7, 0.9),
+    ]
+    table = published.beside(pd.concat([OURS, pd.DataFrame(rows, columns=OURS.columns)]))
+    found = table.set_index(["label", "metric"])["reproduced"]
+    assert found["gradient boosting, preferred", "auc"] == "0.960 (0.950 to 0.970)"
+    assert found["gradient boosting, preferred", "train_auc"] == "0.990"
+    assert (found != "").sum() == 2
 
 
 def test_two_seeds_are_not_one_score():

@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import lines, texts
+from helpers import lines
 from matplotlib.colors import to_rgb
 
 from mpm import plots, score_plots
@@ -106,13 +106,25 @@ def test_fold_curves_pick_out_few_and_draw_all():
     assert [ax.get_title() for ax in fig.axes][0] == "random: ROC"
     assert len(fig.axes) == 3
     ax = fig.axes[0]
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert sorted(legend) == ["MAE, fine-tuned", "oracle (true probability)", "random forest"]
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert ax.get_legend() is None, "a legend in a panel covers lines"
+    assert legend[0] == "random forest", "the best method comes first"
+    assert {"MAE, fine-tuned", "oracle (true probability)"} < set(legend) and len(legend) == 4
     grey = [line for line in ax.lines if to_rgb(line.get_color()) == to_rgb(score_plots.OTHER)]
     assert [line.get_ydata().tolist() for line in grey] == [[0, 0.2, 1]]
-    assert (
-        fig.get_supxlabel() == "grey where not the best: random forest; positive-unlabeled bagging"
-    )
+    assert fig.get_supxlabel() == "grey: positive-unlabeled bagging"
+
+
+def test_the_same_method_is_picked_out_in_all_panels():
+    "By the area below ROC of the first split, also where another is better"
+    other = {kind: dict(own) for kind, own in KINDS.items()}
+    other["roc"] |= {"pu_bagging": ONE}
+    fig = score_plots.fold_curves({"blocks": KINDS, "random": other}, GRID)
+    orange = [
+        [line.get_label() for line in ax.lines if to_rgb(line.get_color()) == to_rgb("C1")]
+        for ax in fig.axes
+    ]
+    assert orange == [["random forest"]] * 6
 
 
 def test_folds_without_a_curve_are_left_out_of_the_mean():
@@ -138,11 +150,33 @@ def test_prediction_area_says_where_the_curves_cross():
     methods = {"new": np.stack([one, two, one * np.nan]), "mae": np.stack([one])}
     fig = score_plots.prediction_area(methods, np.array([0, 0.4, 0.7, 1]))
     left, right = fig.axes[:2]
-    assert (left.get_title(), right.get_title()) == ("MAE, fine-tuned", "new")
-    assert texts(right) == ["75 % of deposits\nin 25 % of area"]
+    # beside no line: it cannot cross one
+    assert left.get_title() == "MAE, fine-tuned\n70 % of deposits in 30 % of area"
+    assert right.get_title() == "new\n75 % of deposits in 25 % of area"
     np.testing.assert_allclose(lines(right)["deposits captured"][1], [1, 0.9, 0.75, 0.2])
     np.testing.assert_allclose(lines(right)["area left out"][1], [0, 0.3, 0.75, 1])
     assert right.lines[2].get_xydata().tolist() == [[0.7, 0.75]]
+
+
+def test_lines_cross_between_their_points():
+    "0.9 to 0.5 against 0.6 to 0.8: they meet at half the way, at 0.7"
+    found = score_plots.crossing(np.array([0.6, 0.8]), np.array([0.9, 0.5]), np.array([0.5, 0.9]))
+    assert found == (pytest.approx(0.7), pytest.approx(0.7))
+
+
+def test_a_split_may_have_an_axis_of_its_own():
+    "Random scores, several times as high, would press the others together"
+    scores = SCORES.assign(metric="ap")
+    options = {"chance": {}, "own_axis": {"ap": ["random"]}}
+    blocks, random = score_plots.score_dots(scores, {"ap": "AP"}, **options).axes
+    assert blocks.get_xlim() != random.get_xlim()
+    assert (blocks.get_xlabel(), random.get_xlabel()) == ("AP", "AP, own axis")
+
+
+def test_blue_is_the_network_alone():
+    ax = score_plots.score_dots(SCORES.assign(metric="auc"), {"auc": "A"}, chance={}).axes[0]
+    fills = [to_rgb(color) for color in ax.collections[1].get_facecolors()]
+    assert [color == to_rgb("C0") for color in fills] == [False, True, False, False]
 
 
 def test_reliability_is_drawn_a_panel_a_method():

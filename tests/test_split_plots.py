@@ -75,6 +75,17 @@ def test_the_dead_zone_is_hatched_where_the_first_fold_is_known():
     assert not drawn(first=False).axes[1].collections
 
 
+def test_cells_that_validate_the_first_fold_are_dotted():
+    cubes = {"far_south": two_regions()["far_south"]}
+    held = np.zeros((6, 6), bool)
+    held[:, 3] = True
+    split = Split((~held,), (held,), (held & False,))
+    numbers = {"blocks": [held.astype(int)]}
+    deposits = {"far_south": pd.DataFrame({"x": [], "y": []})}
+    fig = split_plots.fold_maps(cubes, numbers, {"blocks": split}, deposits)
+    assert [zone.hatches for zone in fig.axes[0].collections] == [[split_plots.VALIDATION]]
+
+
 def test_deposits_are_hollow_circles():
     (marks,) = (line for line in drawn().axes[0].get_lines() if line.get_marker() == "o")
     assert marks.get_xydata().tolist() == [[502.5, 5003.5]]
@@ -87,6 +98,7 @@ def test_the_legend_names_folds_and_the_dead_zone():
         "fold 0",
         "1",
         "dead zone of fold 0",
+        "validates fold 0",
     ]
     (legend,) = drawn(first=False).legends
     assert [text.get_text() for text in legend.get_texts()] == ["fold 0", "1"]
@@ -112,6 +124,7 @@ def curves():
 def test_curves_that_reach_beyond_a_block_stand_out():
     (ax,) = split_plots.correlation_ranges(curves(), 20.0).axes
     drawn = {tuple(line.get_ydata()): line.get_color() for line in ax.get_lines()}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["moho"]
     assert drawn[0.9, 0.2] == "C3" and drawn[0.3, 0.1] != "C3" and (0.0, 0.0) not in drawn
     assert ax.get_title() == "far south: 1 of 2 layers reach beyond a block"
     assert ax.get_xlabel() == "distance (km)"

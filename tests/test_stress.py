@@ -1,14 +1,19 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import written_study
 from sklearn.metrics import roc_auc_score
 
-from mpm import datacube, stress
+from mpm import artefacts, datacube, kept_networks, mae, mapping, stress, stress_table, trials
+from mpm.classifier import Classifier, Fitted, classifier_path, save_classifier
 from mpm.folds import labels, make_fold
 from mpm.labels import sample_cells
+from mpm.methods import Task
+from mpm.network_methods import scorer_of
 from mpm.splits import SplitSettings
 from mpm.stress import Plan
 
@@ -95,7 +100,7 @@ def test_what_was_scored_is_not_scored_again(study):
 def test_random_draws_are_averaged_with_the_spread_of_one():
     "Value: mean of 1 and 3; bootstrap: 10 of the first, 40 of the second, 30 of the first"
     drawn = [{"auc": np.array([1.0, 10, 20, 30])}, {"auc": np.array([3.0, 30, 40, 50])}]
-    assert stress._mixed(drawn)["auc"].tolist() == [2, 10, 40, 30]
+    assert stress_table.mixed(drawn)["auc"].tolist() == [2, 10, 40, 30]
 
 
 def bench():
@@ -106,16 +111,17 @@ def records(deposits=2, **draws):
     "One fold each"
     shared = {"stress": "scarcity", "level": 1.0, "name": "", "metric": "auc_change"}
     shared |= {"deposits": deposits}
-    return {
-        ("blocks", fold, "mae"): pd.DataFrame([shared | {"draws": list(map(float, of))}])
+    return [
+        (("blocks", fold, "mae"), pd.DataFrame([shared | {"draws": list(map(float, of))}]))
         for fold, of in draws.items()
-    }
+    ]
 
 
 def test_folds_are_averaged_draw_by_draw():
     "Mean of .1 and .3; draws 0 and .2 with .4 and .2: .2 and .2; a fold of one class is left out"
     nan = float("nan")
-    table = stress.tidy(bench(), records(a=[0.1, 0, 0.2], b=[0.3, 0.4, 0.2], c=[nan, nan, nan]))
+    made = records(a=[0.1, 0, 0.2], b=[0.3, 0.4, 0.2], c=[nan, nan, nan])
+    table = stress_table.tidy(bench(), made)
     assert table["fold"].tolist() == ["a", "b", "c", "mean"]
     mean = table.iloc[3]
     assert mean[["value", "low", "high"]].tolist() == pytest.approx([0.2, 0.2, 0.2])
@@ -123,8 +129,8 @@ def test_folds_are_averaged_draw_by_draw():
     away = 0.095 * 12.7062 / 1.95996
     ends = [0.1 - away, 0.1 + away]
     assert table.iloc[0][["low", "high"]].tolist() == pytest.approx(ends, rel=1e-4)
-    assert stress.tidy(bench(), records(deposits=31, a=[0.1, 0, 0.2]))["high"].max() < 0.2
-    single = stress.tidy(bench(), records(a=[0.1, 0, 0.2], b=[0.3, nan, nan]))
+    assert stress_table.tidy(bench(), records(deposits=31, a=[0.1, 0, 0.2]))["high"].max() < 0.2
+    single = stress_table.tidy(bench(), records(a=[0.1, 0, 0.2], b=[0.3, nan, nan]))
     assert single["value"].iloc[-1] == 0.2 and single[["low", "high"]].iloc[-1].isna().all()
 
 
@@ -170,3 +176,46 @@ def test_rows_are_kept_in_place_of_older_ones(study):
 def test_a_missing_table_says_what_to_run(study):
     with pytest.raises(FileNotFoundError, match="05_evaluation"):
         stress.read(study)
+
+
+def test_fits_on_all_deposits_and_the_design_behind_a_dead_zone_are_those_of_the_trials(study):
+    "What notebook 04 has predicted is scored, not fitted again"
+    options = {"split_settings": SETTINGS, "preset": "demo", "seed": 7}
+    wanted = [("blocks", fold, "a") for fold in range(3)]
+    trials.run(study, "MVT", wanted, processes=1, fit=gravity, **options)
+    assert len(FITTED) == 3
+    only = {"plan": Plan(shares=(1.0,), bootstrap=20), "processes": 1, "fit": gravity} | options
+    scarce = stress.run(study, "MVT", wanted, kinds=["scarcity"], **only)
+    sized = stress.block_sides(study, "MVT", ["a"], sides=(), **only)
+    # shares below 1 are none, so that nothing is fitted at all
+    assert len(FITTED) == 3
+    own = {"fold": "mean", "metric": "auc"}
+    assert row(scarce, level=1.0, **own).value == row(sized, name="dead zone", **own).value
+
+
+def test_the_network_of_notebook_03_is_put_under_stress_and_not_trained_again(study, monkeypatch):
+    "If it gives its kept predictions again; another network under its name does not"
+    cubes = datacube.read_cubes(study)
+    fold = make_fold(cubes, "blocks", 0, SETTINGS, 9, targets=["MVT"])
+    positive, deposit = labels(cubes, fold.windows, "MVT")
+    config = mae.MAEConfig(fold.windows.layers, 9, 3, 16, 1, 2)
+    torch.manual_seed(0)
+    model = Classifier(mae.Encoder(config)).eval()
+    task = Task(fold, positive, deposit, (), cubes, seed=7)
+    said = scorer_of(model, 7, "cpu")(fold.windows, fold.test)
+    cells = {"positive": positive, "deposit": deposit, "likelihood": said, "threshold": 0.5}
+    rows = mapping.table(fold, fold.test, "mae", **cells)
+    artefacts.write_table(rows, mapping.predictions_path(study, "MVT", "mae"))
+    history = pd.DataFrame({"step": [1]})
+    facts = {"target": "MVT", "split": "blocks", "fold": 0, "seed": 7, "preset": "demo"}
+    folder = classifier_path(study, "MVT", "blocks", 0)
+    save_classifier(Fitted(model, 0.5, history), folder, facts=facts)
+    found = kept_networks.scorer(study, "MVT", task)
+    np.testing.assert_allclose(found(fold.windows, fold.test), said, atol=1e-6)
+    assert kept_networks.scorer(study, "MVT", replace(task, seed=8)) is None
+    other = replace(fold, test=fold.validation)
+    assert kept_networks.scorer(study, "MVT", replace(task, fold=other)) is None
+    torch.manual_seed(1)
+    another = Classifier(mae.Encoder(config)).eval()
+    save_classifier(Fitted(another, 0.5, history), folder, facts=facts)
+    assert kept_networks.scorer(study, "MVT", task) is None

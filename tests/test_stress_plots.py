@@ -86,14 +86,14 @@ def test_changes_are_bold_where_their_interval_leaves_out_zero():
         ("random_forest", "layer", np.nan, "heat_flow", "auc_change", -0.2, -0.3, -0.1),
         ("random_forest", "noise", 0.3, "", "auc_change", 0.05, -0.1, 0.1),
         ("random_forest", "whole", np.nan, "", "auc", 0.8, 0.7, 0.9),
-        ("logistic_regression", "layer", np.nan, "heat_flow", "auc_change", 0.0, 0.0, 0.0),
+        ("logistic_regression", "layer", np.nan, "heat_flow", "auc_change", 0.002, 0.001, 0.004),
     ]
     fig = stress_plots.lost_evidence(table(rows), metric="auc")
     ax = fig.axes[0]
     assert ticks(ax.yaxis) == ["lost: heat flow", "noise of 0.3 standard deviations"]
     assert ticks(ax.xaxis) == ["logistic regression", "random forest"]
     image = np.ma.filled(ax.images[0].get_array(), np.nan)
-    np.testing.assert_array_equal(image, [[0, -0.2], [np.nan, 0.05]])
+    np.testing.assert_array_equal(image, [[0.002, -0.2], [np.nan, 0.05]])
     low, high = ax.images[0].get_clim()
     assert low == -high and ax.images[0].get_cmap().name == "RdBu_r"
     assert texts(ax) == ["+0.00", "−0.20", "+0.05"]
@@ -119,7 +119,21 @@ def test_the_ladder_descends_from_the_published_protocol():
     ]
     rule = "rule that picks negatives (no learning)"
     x, y = lines(auc)[rule]
-    assert (list(x), list(y)) == ([1.0, 0.5], [1, 0])  # the first step is on top
+    # the first step is on top, and of two methods of a step one stands above the other
+    assert list(x) == [1.0, 0.5] and list(y) == pytest.approx([1.24, 0.24])
+    assert list(lines(auc)["random forest"][1]) == pytest.approx([0.76, -0.24])
     assert list(lines(mcc)["random forest"][0]) == [0.9, 0.1]
     styles = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in auc.lines}
     assert styles[rule] == ("--", "black") and styles["random forest"] == ("-", "C0")
+
+
+def test_the_ladder_has_the_interval_of_every_score():
+    rows = [
+        {"split": "as_released", "method": name, "metric": metric, "value": 0.9, "fold": "mean"}
+        | {"low": 0.8, "high": 0.95}
+        for name in METHODS
+        for metric in ("auc", "positives", "negatives")
+    ]
+    (ax,) = stress_plots.protocol_ladder(pd.DataFrame(rows), metrics=["auc"]).axes
+    ends = [segments.get_segments()[0].tolist() for segments in ax.collections]
+    assert ends == [[[0.8, pytest.approx(at)], [0.95, pytest.approx(at)]] for at in (0.24, -0.24)]

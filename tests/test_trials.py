@@ -4,10 +4,12 @@ from functools import partial
 import numpy as np
 import pytest
 from helpers import tiny, toy_cube, written_study
+from sklearn.metrics import roc_auc_score
 
 from mpm import datacube, fingerprints, mae, memory, stress, trials
 from mpm.as_released import protocol_fold
-from mpm.folds import make_fold
+from mpm.folds import labels, make_fold
+from mpm.labels import sample_cells
 from mpm.mapping import PREDICTION_COLUMNS
 from mpm.metrics import best_threshold
 from mpm.splits import SplitSettings
@@ -152,6 +154,43 @@ def test_choices_are_kept_with_the_predictions(study):
     )
     assert table.iloc[0].tolist() == ["blocks", "0", "gravity", "cells", str(cells)]
     assert trials.choices(study, "MVT", wanted, seed=8).empty
+
+
+def test_training_cells_are_scored_of_tables_only(study, monkeypatch):
+    "The AUC on them, of each fold and on average; another method has none"
+    monkeypatch.setattr(trials, "TABULAR", frozenset({"gravity"}))
+    wanted = [("blocks", fold, name) for fold in (0, 1) for name in ("gravity", "magnetics")]
+    run(study, wanted)
+    table = trials.train_aucs(study, "MVT", wanted, seed=7)
+    assert table["fold"].tolist() == ["0", "1", "mean"] and set(table["method"]) == {"gravity"}
+    cubes = datacube.read_cubes(study)
+    fold = make_fold(cubes, "blocks", 0, SETTINGS, 9, targets=["MVT"])
+    positive, _ = labels(cubes, fold.windows, "MVT")
+    own = sample_cells(fold.train, positive, trials.TRAINED_CELLS, seed=7)[0]
+    expected = roc_auc_score(positive[own], fold.windows.centres(own)[:, 1])
+    assert table["value"].iloc[0] == pytest.approx(expected)
+    assert table["value"].iloc[2] == pytest.approx(table["value"].iloc[:2].mean())
+    assert trials.train_aucs(study, "MVT", wanted, seed=8).empty
+
+
+def test_several_works_share_a_pool_and_networks_come_first(study, capsys, monkeypatch):
+    "A fold's networks are a job of their own, before all tables; one line for all works"
+    monkeypatch.setattr(trials, "NETWORKS", frozenset({"magnetics"}))
+    bench = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value)
+    works = [
+        trials.Work(bench, [("blocks", 0, "gravity")], trials.predictions, "one"),
+        trials.Work(
+            bench,
+            [("blocks", 1, "gravity"), ("blocks", 1, "magnetics")],
+            trials.predictions,
+            "two",
+        ),
+    ]
+    one, two = trials.make_all(works, 1, "both")
+    assert [(split, number) for split, number, _ in FITTED] == [("blocks", k) for k in (1, 0, 1)]
+    assert FITTED[0][2] == "magnetics"
+    assert list(one) == works[0].wanted and list(two) == works[1].wanted
+    assert two["blocks", 1, "magnetics"]["method"].unique().tolist() == ["magnetics"]
 
 
 def save_backbone(study, fold):
