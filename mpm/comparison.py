@@ -16,7 +16,7 @@ from mpm import (
     artefacts,
     comparison_table,
     datacube,
-    made_of,
+    fingerprints,
     mae,
     masking,
     metrics,
@@ -212,7 +212,7 @@ def _made_of(
         That, and what is the row's own.
     """
     shared = {"preset": plan.preset, "steps": plan.steps, "cells": MOST, "split": asdict(settings)}
-    shared |= {"checksums": _checksums(cubes), "code": made_of.code_hash("comparison")}
+    shared |= {"checksums": _checksums(cubes), "code": fingerprints.code_hash("comparison")}
     default, own = (probes.tuning(head, name, plan.preset) for name in (probes.PRESET, choice))
     shared |= {"tuning": default and asdict(default)}
     configuration = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
