@@ -156,6 +156,7 @@ def _add_explain_options(explain: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--out", metavar="FILE.png", type=Path, help="by default in the study's figures"
     )
+    explain.add_argument("--seed", type=int, help="of the ground of comparison; that of the map")
     explain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
 
@@ -241,7 +242,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from mpm import cell_page
 
     longitude, latitude = arguments.at
-    options = {"target": arguments.target, "out": arguments.out, "device": arguments.device}
+    options = {name: getattr(arguments, name) for name in ("target", "out", "seed", "device")}
     place = cell_page.write(arguments.study, longitude, latitude, **options)
     print(f"explained in {_short(place)}")
     return 0

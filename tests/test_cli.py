@@ -344,7 +344,7 @@ def test_explain_asks_for_a_page(demo, monkeypatch, capsys):
 
     monkeypatch.setattr(cell_page, "write", write)
     assert cli.main(["explain", "demo", "--at", "-93.5", "-41", "--target", "CD"]) == 0
-    options = {"target": "CD", "out": None, "device": "auto"}
+    options = {"target": "CD", "out": None, "seed": None, "device": "auto"}
     assert calls == [("demo", -93.5, -41, options)]
     assert capsys.readouterr().out == "explained in page.png\n"
 

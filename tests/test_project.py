@@ -119,6 +119,7 @@ LEVELS = [
         "published",
         "probes",
         "explain",
+        "explained_cells",
         "explanation_kinds",
         "shapley",
         "faithfulness",
