@@ -246,7 +246,9 @@ def _tell(fig: SubFigure, near: pd.DataFrame, like: pd.DataFrame, source: str) -
     lines = ["Nearest known deposits"]
     pairs = zip(near["name"], near["km"], strict=True)
     lines += [f"   {name}, {km:.0f} km" for name, km in pairs]
-    fig.text(0.02, 0.98, "\n".join([*lines, *["   no other in this region"] * near.empty]), va="top")
+    fig.text(
+        0.02, 0.98, "\n".join([*lines, *["   no other in this region"] * near.empty]), va="top"
+    )
     lines = ["Known deposits on the most similar ground (likeness, 1 at most), and what they share"]
     for name, region, cosine, shared in like[["name", "region", "cosine", "shared"]].to_numpy():
         text = f"{name} ({readable(region)}), {cosine:.2f}: {shared or 'nothing in common'}"

@@ -131,7 +131,10 @@ def open_setting(
     }
     background = fold.train[~positive[fold.train]]
     typical = explained_cells.typical_cells(
-        classifier, fold.windows, background, count=BASELINES,
+        classifier,
+        fold.windows,
+        background,
+        count=BASELINES,
         seed=facts["seed"] if seed is None else seed,
     )
     place, known = devices.device_of(device), read_deposits(study, target)

@@ -93,7 +93,9 @@ def test_the_class_of_a_cell_is_told_or_that_none_is_known(setting):
     gap["evidence"][2:, 2, 4], gap["evidence"][2:, 2, 5] = np.nan, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(setting.cubes, "west", gap)
-        found = [cell_facts.class_here(setting, centre_of(setting, 2, c), "rock") for c in (4, 5, 6)]
+        found = [
+            cell_facts.class_here(setting, centre_of(setting, 2, c), "rock") for c in (4, 5, 6)
+        ]
         told = words(setting, centre_of(setting, 2, 4))["words"].tolist()
     assert found == [None, "", "rock=shale"] and "rock missing here: for" in told
 

@@ -31,7 +31,10 @@ def test_a_page_shows_place_reasons_window_and_deposits(setting):
     _, summed, _ = cell_setting.contributions(setting, [centre])
     expected = sorted(summed.iloc[0], key=abs, reverse=True)
     assert [patch.get_width() for patch in bars.patches] == pytest.approx(expected, rel=1e-3)
-    assert bars.get_xlabel() == "raises (right) or lowers (left) the score, compared with typical ground"
+    assert (
+        bars.get_xlabel()
+        == "raises (right) or lowers (left) the score, compared with typical ground"
+    )
     assert place.images[0].get_clim() == (0, 1), "likelihood has one range everywhere"
     shown = {title for title in axes if "blue" in title or "yellow" in title} - {bars.get_title()}
     assert shown == {

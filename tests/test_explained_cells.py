@@ -25,7 +25,9 @@ def two_regions() -> Windows:
     """Five cells of one region and four of another."""
     region, place = np.repeat([0, 1], [5, 4]), np.zeros(9, int)
     shapes = ((1, 5), (1, 4))
-    return Windows(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1, dtype=bool), 1, region, place, place, shapes)
+    return Windows(
+        torch.zeros(1, 1, 1), torch.zeros(1, 1, 1, dtype=bool), 1, region, place, place, shapes
+    )
 
 
 def test_the_most_likely_cells_of_each_region_are_chosen():
