@@ -169,6 +169,19 @@ def _add_map_options(draw: argparse.ArgumentParser) -> None:
     draw.add_argument("--target", help="what is predicted; the first of that study by default")
     draw.add_argument("--tile", type=int, default=1024, help="cells along a side (1024)")
     draw.add_argument("--samples", type=int, default=100, help="dropout samples a cell (100)")
+    draw.add_argument(
+        "--share",
+        type=float,
+        default=0.1,
+        help="of the cells, the most likely ones that are explained (0.1); 1 for all, 0 for none",
+    )
+    draw.add_argument(
+        "--every",
+        type=int,
+        default=10,
+        metavar="N",
+        help="explain a grid of every Nth row and column, too (10); 0 for none",
+    )
     draw.add_argument("--seed", type=int, default=7, help="of the dropout samples (7)")
     draw.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
@@ -249,14 +262,14 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from mpm import study, tiled_maps
+    from mpm import continent, study
 
     setup = study.load(arguments.study)
     network = study.load(arguments.network) if arguments.network else setup
     target = arguments.target or next(iter(network.targets))
-    names = ("tile", "samples", "seed", "device")
+    names = ("tile", "samples", "share", "every", "seed", "device")
     options = {name: getattr(arguments, name) for name in names}
-    for place in tiled_maps.draw(setup, target, network=network, **options):
+    for place in continent.draw(setup, target, network=network, **options):
         print(_short(place))
     return 0
 

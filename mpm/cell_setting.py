@@ -15,8 +15,6 @@ from mpm.folds import Fold, labels, open_fold, read_settings
 from mpm.labels import read_deposits
 from mpm.study import Study
 
-BASELINES = 4  # typical cells that a cell is compared with
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -134,13 +132,14 @@ def open_setting(
         classifier,
         fold.windows,
         background,
-        count=BASELINES,
+        count=explained_cells.BASELINES,
         seed=facts["seed"] if seed is None else seed,
     )
     place, known = devices.device_of(device), read_deposits(study, target)
     return Setting(
         study, target, cubes, fold, classifier, backbone.encoder, maps, known,
-        positive=positive, deposit=deposit, typical=typical, device=place, others=tuple(others), **values,
+        positive=positive, deposit=deposit, typical=typical, device=place,
+        others=tuple(others), **values,
     )  # fmt: skip
 
 

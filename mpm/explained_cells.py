@@ -8,6 +8,7 @@ from mpm.classifier import Classifier
 from mpm.windows import Windows
 
 SHARE = 0.1  # of a region's cells, the most likely ones, that are explained where all take long
+BASELINES = 4  # typical cells that a cell is compared with
 EVERY = 10  # rows and columns between the cells of the grid that is explained beside them
 
 

@@ -59,8 +59,8 @@ def test_a_value_that_most_cells_share_is_no_extreme():
 
 @pytest.mark.parametrize(
     ("value", "units", "expected"),
-    [(0.25, "share", "25 %"), (169, "0.01 %", "1.69 %"), (3, "10^-5 SI", "3 × 10^-5 SI"), (2, "no units", "2"),
-     (92.4, "km", "92.4 km")],
+    [(0.25, "share", "25 %"), (169, "0.01 %", "1.69 %"), (2, "no units", "2"),
+     (3, "10^-5 SI", "3 × 10^-5 SI"),     (92.4, "km", "92.4 km")],
 )  # fmt: skip
 def test_amounts_are_readable(value, units, expected):
     assert cell_facts._amount(value, units) == expected

@@ -14,6 +14,7 @@ from mpm import (
     batch,
     cell_page,
     comparison,
+    continent,
     doctor,
     fetch,
     lawley2022,
@@ -22,7 +23,6 @@ from mpm import (
     pretraining,
     status,
     study,
-    tiled_maps,
     verify,
 )
 from mpm.kernel import NotebookFailed
@@ -323,10 +323,11 @@ def test_map_asks_for_the_tiles_of_a_region(monkeypatch, capsys):
         calls.append((study.name, target, network.name, options))
         return [Path.cwd() / "likelihood.tif"]
 
-    monkeypatch.setattr(tiled_maps, "draw", draw)
+    monkeypatch.setattr(continent, "draw", draw)
     assert cli.main(["map", "znpb", "--network", "demo", "--tile", "64", "--seed", "3"]) == 0
     assert cli.main(["map", "demo", "--target", "CD"]) == 0
-    defaults = {"tile": 1024, "samples": 100, "seed": 7, "device": "auto"}
+    defaults = {"tile": 1024, "samples": 100, "share": 0.1, "every": 10, "seed": 7}
+    defaults |= {"device": "auto"}
     assert calls == [
         ("znpb", "MVT", "demo", defaults | {"tile": 64, "seed": 3}),
         ("demo", "CD", "demo", defaults),

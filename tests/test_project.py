@@ -107,6 +107,8 @@ LEVELS = [
         "map_files",
         "mapping",
         "tiled_maps",
+        "tiled_attribution",
+        "continent",
         "targets",
         "comparison",
         "comparison_table",
