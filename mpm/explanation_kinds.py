@@ -116,22 +116,19 @@ def reading(parts: pd.DataFrame) -> list[str]:
 
 
 def _read(row: pd.Series) -> str:
-    known = row.drop(UNASSIGNED, errors="ignore")
     speaks = row.clip(lower=0)
     if not speaks.sum() > 0:
         return "nothing speaks for it"
     share = (speaks / speaks.sum()).sort_values(ascending=False, kind="stable")
     told = ", ".join(f"{name} {part:.0%}" for name, part in share.items() if part >= SILENT)
-    against = [name for name in known.index if row[name] < 0]
-    silent = [name for name in known.index if share[name] < SILENT and name not in against]
-    needed = [name for name in NEEDED if share.get(name, 0) >= SILENT]
+    lacking = [name for name in NEEDED if share.get(name, 0) < SILENT]
     if share.iloc[0] >= ALONE:
         sense = f"it rests on {share.index[0]} alone"
-    elif len(needed) == len(NEEDED):
-        sense = "source, pathway and trap all speak for it, as ore needs"
+    elif lacking:
+        sense = f"no {' and no '.join(lacking)} speaks for it"
     else:
-        sense = f"of source, pathway and trap {' and '.join(needed) or 'none'} alone"
-        sense += " speak for it" if len(needed) > 1 else " speaks for it"
-    rest = [f"{' and '.join(silent)} silent"] * bool(silent)
-    rest += [f"{' and '.join(against)} against"] * bool(against)
-    return f"{told} of what speaks for it; {'; '.join([sense, *rest])}"
+        sense = "source, pathway and trap all speak for it, as ore needs"
+    against = [name for name in row.index if row[name] < 0]
+    return f"{told} of what speaks for it; {sense}" + f"; {' and '.join(against)} against" * bool(
+        against
+    )

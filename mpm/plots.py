@@ -582,7 +582,6 @@ def show_ground(result: xr.Dataset, ax: Axes) -> None:
 
 
 def largest(planes: Iterable[xr.DataArray]) -> float:
-    """End of a scale around zero for several maps (y, x): the 98th percentile of sizes, or 1."""
-    parts = [np.abs(plane.values[np.isfinite(plane.values)]) for plane in planes]
-    seen = np.concatenate(parts)
-    return float(np.percentile(seen, 98)) or 1.0 if seen.size else 1.0
+    """End of a scale around zero for maps (y, x): the largest 98th percentile of sizes, or 1."""
+    parts = (np.abs(plane.values[np.isfinite(plane.values)]) for plane in planes)
+    return max((float(np.percentile(part, 98)) for part in parts if part.size), default=0) or 1.0

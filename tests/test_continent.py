@@ -102,7 +102,7 @@ def test_all_networks_of_an_ensemble_draw(studies, drew):
     facts = json.loads(made[0].with_suffix(".json").read_text())
     assert facts["ensemble"] == 2 and len(facts["model"]) == 2
     with rasterio.open(made[2]) as source:  # of other dropout masks
-        assert 0 < np.nanmax(source.read(1)) < 0.2
+        assert 0 < np.nanmax(source.read(1)) < 0.5
 
 
 def test_a_network_of_other_layers_is_refused(studies):
