@@ -125,6 +125,17 @@ def patch_sums(attribution: np.ndarray, patch: int) -> np.ndarray:
     return tiles.sum(axis=(2, 4)).reshape(n, -1)
 
 
+def middle_share(sums: np.ndarray) -> float:
+    """Return which share of the size of patches' contributions (n, patches) the middle one holds.
+
+    The mean over cells, those without any contribution left out.
+    """
+    size = np.abs(sums)
+    whole = size.sum(axis=1)
+    known = whole > 0
+    return float((size[known, size.shape[1] // 2] / whole[known]).mean())
+
+
 def areas(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return how far curves run on the right side of random order: way to areas (n,).
 

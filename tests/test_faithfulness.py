@@ -56,6 +56,12 @@ def test_patches_are_summed_over_layers_row_by_row():
     assert faithfulness.patch_sums(attribution, 2).tolist() == [[8, 17, 8, 8]]
 
 
+def test_the_middle_patch_has_its_share_of_the_sizes():
+    "3 of 6 in one cell, 1 of 4 in another, none in a third: 0.375 on average of two"
+    sums = np.array([[1.0, -3, 2], [1, 1, -2], [0, 0, 0]])
+    assert faithfulness.middle_share(sums) == 0.375
+
+
 def test_rank_correlation_of_rows_by_hand():
     "The same order 1, the reverse -1, one swap of three 0.5, no order NaN"
     one = np.array([[1, 2, 9]] * 4)

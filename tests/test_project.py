@@ -149,6 +149,7 @@ LEVELS = [
         "overview",
         "refresh",
         "study_scores",
+        "study_explanations",
         "results",
         "status",
         "verify",
