@@ -183,8 +183,8 @@ def _window(
                 ax.plot(0, 0, "+", color=color, markersize=8, markeredgewidth=width)
     axes[0, 0].set_ylabel("evidence\nkm from the cell", fontsize=8)
     axes[1, 0].set_ylabel("contribution drawn over\nkm from the cell", fontsize=8)
-    bar = plt.cm.ScalarMappable(plt.Normalize(-1, 1), signed)  # without the map's transparency
-    bar = fig.colorbar(bar, ax=axes[1], ticks=[-1, 0, 1], pad=0.01)
+    scale = plt.cm.ScalarMappable(plt.Normalize(-1, 1), signed)  # without the map's transparency
+    bar = fig.colorbar(scale, ax=axes[1], ticks=[-1, 0, 1], pad=0.01)
     bar.ax.set_yticklabels(["against", "0", "for"])
     bar.set_label("share of the panel's largest", fontsize=8)
 

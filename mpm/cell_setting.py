@@ -207,14 +207,15 @@ def contributions(
         How far the sums miss the difference of the scores, as a share of it: the largest of all
         networks.
     """
-    found, gaps = 0.0, []
+    parts, gaps = [], []
     for member in setting.members:
         attribution, gap = explain.integrated_gradients(
             member, setting.fold.windows, np.asarray(centres),
             baselines=setting.baselines(), device=setting.device, label="explaining cells",
         )  # fmt: skip
-        found = found + attribution / len(setting.members)
+        parts.append(attribution / len(setting.members))
         gaps.append(gap)
+    found = np.sum(parts, axis=0)
     summed = explain.by_evidence(explain.by_layer(found)[0], setting.origin)
     return found, summed, np.max(gaps, axis=0)
 

@@ -73,7 +73,7 @@ def draw(
     members, facts = _networks(study, target, network or study)
     facts |= {"seed": seed, "samples": samples}
     own = mae.backbone_path(network or study, "final", 0)
-    given = {"device": str(device_of(device))}
+    given: dict[str, Any] = {"device": str(device_of(device))}
     out = study.processed / target / "tiled_maps"
     cubes, drawn = {}, {}
     for region in study.regions:

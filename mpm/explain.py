@@ -228,9 +228,9 @@ def _integrate(
             ends = [tuple(part[left].to(found.dtype) for part in end) for end in (window, start)]
             part = sum(method.attribute(*ends, **options)).detach()
         else:
-            ends = [end[0][left] for end in (window, start)]
+            values, usual = (end[0][left] for end in (window, start))
             given = {"additional_forward_args": (window[1][left],)}
-            part = method.attribute(*ends, **given, **options).detach()
+            part = method.attribute(values, usual, **given, **options).detach()
         found[left], error[left] = part, (part.flatten(1).sum(dim=1) - change[left]).abs()
         steps *= 2
     return found, error

@@ -1,6 +1,7 @@
 """Figures of explanations: which layers speak, where, by how much, and for which values."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -261,7 +262,8 @@ def kind_maps(
     """
     fig, axes = panels(len(cubes) + 1, size=(4.4, 4.2))
     colors = [f"C{k}" for k in range(len(parts))]
-    look = {"cmap": ListedColormap(colors), "limits": (0.5, len(parts) + 0.5), "bar": False}
+    look: dict[str, Any] = {"cmap": ListedColormap(colors), "bar": False}
+    look["limits"] = (0.5, len(parts) + 0.5)
     for ax, (region, cube) in zip(axes, cubes.items(), strict=False):
         show_map(kinds[region], ax, label="", title=readable(region), **look)
         ax.imshow(

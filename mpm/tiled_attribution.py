@@ -31,7 +31,8 @@ def choose(likelihood: xr.DataArray, *, share: float, every: int) -> np.ndarray:
     array (y, x) of bool
     """
     values = likelihood.values
-    chosen = on_grid(*np.indices(values.shape, sparse=True), every)
+    rows, cols = (np.arange(length) for length in values.shape)
+    chosen = on_grid(rows[:, None], cols, every)
     return np.isfinite(values) & (chosen | (values >= lowest(values, share)))
 
 
@@ -132,9 +133,10 @@ def attribute_tiled(
         As for `tiled_maps.predict_tiled`.
     """
     count = cube.sizes["layer"]
-    given = {"baselines": baselines, "min_valid": min_valid, "device": device}
-    work = (_attribute_tile, members, cube, scaling)
-    planes = by_tile(*work, planes=count + 1, extra=[chosen], **given)
+    planes = by_tile(
+        _attribute_tile, members, cube, scaling, planes=count + 1, extra=[chosen],
+        baselines=baselines, min_valid=min_valid, device=device,
+    )  # fmt: skip
     drawn = {"attribution": (("layer", "y", "x"), planes[:count]), "gap": (("y", "x"), planes[-1])}
     return as_map(drawn, cube).assign_coords(layer=cube["layer"])
 

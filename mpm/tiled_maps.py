@@ -67,8 +67,10 @@ def predict_tiled(
     """
     options = {"samples": samples, "seed": seed, "batch": batch, "device": device}
     names = [*MAPS, *[SPREAD] * (len(members) > 1)]
-    given = {"min_valid": min_valid, "options": options}
-    planes = by_tile(_predict_tile, members, cube, scaling, planes=len(names), **given)
+    planes = by_tile(
+        _predict_tile, members, cube, scaling, planes=len(names), min_valid=min_valid,
+        options=options,
+    )  # fmt: skip
     drawn = {name: (("y", "x"), planes[k]) for k, name in enumerate(names)}
     return as_map(drawn, cube)
 
