@@ -202,10 +202,9 @@ def _origin(
     start: tuple[Tensor, Tensor | None], values: Tensor, observed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Begin a path: values and observed (n, layers, size, size) of a baseline, for each window."""
-    mean, seen = (None if part is None else part.to(values.device) for part in start)
-    assert mean is not None
+    mean, seen = start[0].to(values.device), start[1]
     # without gaps of its own it is given those of the window: a missing cell explains nothing
-    seen = observed if seen is None else seen.expand_as(observed)
+    seen = observed if seen is None else seen.to(values.device).expand_as(observed)
     return mean.expand_as(values).where(seen, 0), seen
 
 
