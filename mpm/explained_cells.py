@@ -25,7 +25,7 @@ def likely(windows: Windows, likelihood: np.ndarray, share: float) -> np.ndarray
 
     Returns
     -------
-    array of int
+    array (m,) of int
         Numbers of centres, ascending.
     """
     chosen = np.zeros(len(windows), bool)
@@ -41,7 +41,7 @@ def lowest(likelihood: np.ndarray, share: float) -> float:
 
     Parameters
     ----------
-    likelihood : array of any shape
+    likelihood : array (n,) or (y, x)
     share : float
         0 to 1; 0 gives infinity.
 
@@ -62,10 +62,14 @@ def on_grid(row: np.ndarray, col: np.ndarray, every: int) -> np.ndarray:
 
     Parameters
     ----------
-    row, col : array of int
-        Of the region's grid, counted from 0.
+    row, col : array (n,) or (y, x) of int
+        Of the region's grid, counted from 0; their shapes broadcast.
     every : int
         Rows and columns between two cells of the grid; 1 is every cell, 0 none.
+
+    Returns
+    -------
+    array (n,) or (y, x) of bool
     """
     if every < 1:
         return np.zeros(np.broadcast_shapes(np.shape(row), np.shape(col)), bool)

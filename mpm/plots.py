@@ -471,7 +471,14 @@ def panels(
     sharex: bool = False,
     sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure with panels of a size (inches) side by side, and their axes (count,)."""
+    """Return a figure with panels side by side, and their axes (count,).
+
+    Parameters
+    ----------
+    count : int
+    size, sharex, sharey
+        As for `grid`.
+    """
     fig, axes = grid(1, count, size, sharex=sharex, sharey=sharey)
     return fig, axes[0]
 

@@ -103,6 +103,8 @@ def by_tile(
     planes : int
     extra : sequence of array (y, x)
         Read with the evidence, as its last layers.
+    given
+        Passed on to `work`.
 
     Returns
     -------
