@@ -159,6 +159,7 @@ def _add_explain_options(explain: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--out", metavar="FILE.png", type=Path, help="by default in the study's figures"
     )
+    explain.add_argument("--seed", type=int, help="of the ground of comparison; that of the map")
     explain.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
 
@@ -171,6 +172,19 @@ def _add_map_options(draw: argparse.ArgumentParser) -> None:
     draw.add_argument("--target", help="what is predicted; the first of that study by default")
     draw.add_argument("--tile", type=int, default=1024, help="cells along a side (1024)")
     draw.add_argument("--samples", type=int, default=100, help="dropout samples a cell (100)")
+    draw.add_argument(
+        "--share",
+        type=float,
+        default=0.1,
+        help="of the cells, the most likely ones that are explained (0.1); 1 for all, 0 for none",
+    )
+    draw.add_argument(
+        "--every",
+        type=int,
+        default=10,
+        metavar="N",
+        help="explain a grid of every Nth row and column, too (10); 0 for none",
+    )
     draw.add_argument("--seed", type=int, default=7, help="of the dropout samples (7)")
     draw.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
 
@@ -246,21 +260,21 @@ def _explain(arguments: argparse.Namespace) -> int:
     from mpm import cell_page
 
     longitude, latitude = arguments.at
-    options = {"target": arguments.target, "out": arguments.out, "device": arguments.device}
+    options = {name: getattr(arguments, name) for name in ("target", "out", "seed", "device")}
     place = cell_page.write(arguments.study, longitude, latitude, **options)
     print(f"explained in {_short(place)}")
     return 0
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from mpm import study, tiled_maps
+    from mpm import continent, study
 
     setup = study.load(arguments.study)
     network = study.load(arguments.network) if arguments.network else setup
     target = arguments.target or next(iter(network.targets))
-    names = ("tile", "samples", "seed", "device")
+    names = ("tile", "samples", "share", "every", "seed", "device")
     options = {name: getattr(arguments, name) for name in names}
-    for place in tiled_maps.draw(setup, target, network=network, **options):
+    for place in continent.draw(setup, target, network=network, **options):
         print(_short(place))
     return 0
 

@@ -3,11 +3,13 @@
 A cell is told by the number of its centre among the windows of a `Setting`.
 """
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 
 from mpm import explain
-from mpm.cell_setting import Setting, contributions, deposit_name, top_share
+from mpm.cell_setting import Setting, contributions, deposit_name, deposit_number, top_share
 from mpm.plots import readable, readable_units
 from mpm.pu_selection import embed
 
@@ -46,17 +48,16 @@ def reasons(setting: Setting, centre: int, spoken: pd.Series) -> pd.DataFrame:
 def _state(setting: Setting, centre: int, name: str) -> str:
     """Say what an evidence layer holds at a cell, and how that compares with its region."""
     cube, windows = setting.cubes[setting.region(centre)], setting.fold.windows
-    planes = [plane for plane, of in zip(setting.layers, setting.origin, strict=True) if of == name]
-    cell = windows.row[centre], windows.col[centre]
-    valid = cube["valid"].values
-    if len(planes) > 1 or "=" in planes[0]:
-        for plane in planes:
-            values = cube["evidence"].sel(layer=plane).values
-            if values[cell] > 0.5:
-                share = np.nanmean(values[valid])
-                own = readable(plane).removeprefix(f"{readable(name)}: ")
-                return f"{readable(name)}, here {own}, as {100 * share:.0f} % of the region"
-        return f"{readable(name)}: none of the classes"
+    cell, valid = (windows.row[centre], windows.col[centre]), cube["valid"].values
+    if is_classes(setting, name):
+        plane = class_here(setting, centre, name)
+        if plane is None:
+            return f"{readable(name)} missing here"
+        if not plane:
+            return f"{readable(name)}: none of the classes"
+        share = np.nanmean(cube["evidence"].sel(layer=plane).values[valid])
+        own = readable(plane).removeprefix(f"{readable(name)}: ")
+        return f"{readable(name)}, here {own}, as {100 * share:.0f} % of the region"
     layer = cube["evidence"].sel(layer=name)
     value, known = layer.values[cell], layer.values[valid]
     known = known[~np.isnan(known)]
@@ -67,11 +68,35 @@ def _state(setting: Setting, centre: int, name: str) -> str:
     return f"{amount}, {_compared(name, value, known, setting.study.layer(name).kind)}"
 
 
+def is_classes(setting: Setting, name: str) -> bool:
+    """Say whether an evidence layer is one of classes, a plane each."""
+    planes = _planes(setting, name)
+    return len(planes) > 1 or "=" in planes[0]
+
+
+def class_here(setting: Setting, centre: int, name: str) -> str | None:
+    """Return the plane of the class that a cell holds; "" for none of them, None if missing."""
+    cube, windows = setting.cubes[setting.region(centre)], setting.fold.windows
+    values = cube["evidence"].sel(layer=_planes(setting, name)).values
+    own = values[:, windows.row[centre], windows.col[centre]]
+    if np.isnan(own).all():
+        return None
+    return next((p for p, v in zip(_planes(setting, name), own, strict=True) if v > 0.5), "")
+
+
+def _planes(setting: Setting, name: str) -> list[str]:
+    """Planes of an evidence layer."""
+    return [plane for plane, of in zip(setting.layers, setting.origin, strict=True) if of == name]
+
+
 def _amount(value: float, units: str) -> str:
     """Write a value with its units, of `plots.readable_units`."""
     if units == "share":
         return f"{100 * value:.3g} %"
-    times = "× " if units[:1].isdigit() else ""  # e.g. 0.01 %
+    number, _, unit = units.partition(" ")
+    with contextlib.suppress(ValueError):  # 169 in units of 0.01 % are 1.69 %
+        value, units = value * float(number), unit
+    times = "× " if units[:1].isdigit() else ""  # e.g. 10^-5 SI
     return f"{value:.3g} {times}{units}".removesuffix(" no units")
 
 
@@ -86,7 +111,7 @@ def _compared(name: str, value: float, known: np.ndarray, kind: str) -> str:
 
 
 def nearest(setting: Setting, centre: int, *, count: int = 3) -> pd.DataFrame:
-    """Return the known deposits of a cell's region that lie nearest to it.
+    """Return the known deposits of a cell's region that lie nearest to it, but for its own.
 
     Returns
     -------
@@ -95,6 +120,8 @@ def nearest(setting: Setting, centre: int, *, count: int = 3) -> pd.DataFrame:
     """
     x, y = setting.place(centre)
     known = setting.deposits[setting.region(centre)]
+    if setting.positive[centre]:  # a deposit is not its own neighbour
+        known = known[known["deposit"] != deposit_number(setting, centre)]
     away = np.hypot(known["x"] - x, known["y"] - y) / 1000
     table = known.assign(km=away).sort_values(["km", "deposit"], kind="stable")
     return table.drop_duplicates("deposit")[["deposit", "name", "x", "y", "km"]].head(count)
@@ -139,7 +166,7 @@ def alike(setting: Setting, centre: int, spoken: pd.Series, *, count: int = 3) -
     table["deposit"] = setting.deposit[cells]
     table = table.sort_values(["cosine", "centre"], ascending=[False, True], kind="stable")
     table = table.drop_duplicates("deposit").head(count)
-    _, theirs = contributions(setting, table["centre"].to_numpy())
+    _, theirs, _ = contributions(setting, table["centre"].to_numpy())
     table["shared"] = [
         ", ".join(map(readable, _shared(spoken, row))) for _, row in theirs.iterrows()
     ]

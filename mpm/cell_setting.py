@@ -8,14 +8,12 @@ import pyproj
 import torch
 import xarray as xr
 
-from mpm import datacube, deposits, devices, explain, mapping
+from mpm import datacube, deposits, devices, explain, explained_cells, mapping
 from mpm.classifier import Classifier, classifier_path, load_classifier
 from mpm.encoder import Encoder
 from mpm.folds import Fold, labels, open_fold, read_settings
 from mpm.labels import read_deposits
 from mpm.study import Study
-
-BASELINES = 4  # typical cells that a cell is compared with
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,10 @@ class Setting:
     positive, deposit : array (n,)
         Of `folds.labels`.
     typical : array (n,) of int
-        Cells of usual background, of `explain.typical_cells`.
+        Cells of usual background, of `explained_cells.typical_cells`.
     device : device
+    others : tuple of Classifier
+        The other members of the ensemble that drew the map; empty if one network did.
     """
 
     study: Study
@@ -60,6 +60,12 @@ class Setting:
     deposit: np.ndarray
     typical: np.ndarray
     device: torch.device
+    others: tuple[Classifier, ...] = ()
+
+    @property
+    def members(self) -> list[Classifier]:
+        """All networks that drew the map, the first of them first."""
+        return [self.classifier, *self.others]
 
     @property
     def layers(self) -> list[str]:
@@ -80,20 +86,23 @@ class Setting:
         cube, windows = self.cubes[self.region(centre)], self.fold.windows
         return float(cube["x"][windows.col[centre]]), float(cube["y"][windows.row[centre]])
 
-    def baselines(self) -> torch.Tensor:
-        """Return the windows of the typical cells, (cells, layers, size, size)."""
-        return self.fold.windows.gather(self.typical)[0]
+    def baselines(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the typical cells' windows, values and gaps, (cells, layers, size, size) each."""
+        return self.fold.windows.gather(self.typical)
 
 
-def open_setting(study: Study, target: str, *, seed: int = 7, device: str = "auto") -> Setting:
+def open_setting(
+    study: Study, target: str, *, seed: int | None = None, device: str = "auto"
+) -> Setting:
     """Read what notebooks 01 to 03 have made.
 
     Parameters
     ----------
     study : Study
     target : str
-    seed : int
-        Decides which background cells are looked at for typical ones.
+    seed : int, optional
+        Decides which background cells are looked at for typical ones; by default the seed of the
+        map, so that a page is the same whoever asks for it.
     device : str
         As for `devices.device_of`.
 
@@ -107,8 +116,11 @@ def open_setting(study: Study, target: str, *, seed: int = 7, device: str = "aut
     study.target(target)
     cubes = datacube.read_cubes(study)
     settings, _ = read_settings(study)
-    classifier = load_classifier(classifier_path(study, target, "final", 0)).classifier
-    maps = mapping.read_maps(study, target)
+    maps, facts = mapping.read_maps(study, target), mapping.read_facts(study, target)
+    classifier, *others = (
+        load_classifier(classifier_path(study, target, "final", 0, member=k)).classifier
+        for k in range(facts.get("ensemble", 1))
+    )
     fold, backbone = open_fold(study, cubes, "final", 0, settings)
     positive, deposit = labels(cubes, fold.windows, target)
     values = {
@@ -116,13 +128,18 @@ def open_setting(study: Study, target: str, *, seed: int = 7, device: str = "aut
         for name in ("likelihood", "uncertainty")
     }
     background = fold.train[~positive[fold.train]]
-    typical = explain.typical_cells(
-        classifier, fold.windows, background, count=BASELINES, seed=seed
+    typical = explained_cells.typical_cells(
+        classifier,
+        fold.windows,
+        background,
+        count=explained_cells.BASELINES,
+        seed=facts["seed"] if seed is None else seed,
     )
     place, known = devices.device_of(device), read_deposits(study, target)
     return Setting(
         study, target, cubes, fold, classifier, backbone.encoder, maps, known,
-        positive=positive, deposit=deposit, typical=typical, device=place, **values,
+        positive=positive, deposit=deposit, typical=typical, device=place,
+        others=tuple(others), **values,
     )  # fmt: skip
 
 
@@ -173,28 +190,47 @@ def top_share(setting: Setting, centre: int) -> float:
     return float((own[~np.isnan(own)] >= setting.likelihood[centre]).mean())
 
 
-def contributions(setting: Setting, centres: np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
+def contributions(
+    setting: Setting, centres: np.ndarray
+) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
     """Explain centres by Integrated Gradients against typical background.
+
+    Where several networks drew the map, their reasons are averaged as their likelihoods are: the
+    sums are those of the networks' mean logit.
 
     Returns
     -------
     attribution : array (n, planes, size, size)
     summed : DataFrame (n, evidence layers)
         In logits.
+    gap : array (n,)
+        How far the sums miss the difference of the scores, as a share of it: the largest of all
+        networks.
     """
-    attribution, _ = explain.integrated_gradients(
-        setting.classifier, setting.fold.windows, np.asarray(centres),
-        baselines=setting.baselines(), device=setting.device, label="explaining cells",
-    )  # fmt: skip
-    return attribution, explain.by_evidence(explain.by_layer(attribution)[0], setting.origin)
+    parts, gaps = [], []
+    for member in setting.members:
+        attribution, gap = explain.integrated_gradients(
+            member, setting.fold.windows, np.asarray(centres),
+            baselines=setting.baselines(), device=setting.device, label="explaining cells",
+        )  # fmt: skip
+        parts.append(attribution / len(setting.members))
+        gaps.append(gap)
+    found = np.sum(parts, axis=0)
+    summed = explain.by_evidence(explain.by_layer(found)[0], setting.origin)
+    return found, summed, np.max(gaps, axis=0)
+
+
+def deposit_number(setting: Setting, centre: int) -> int:
+    """Return the number, in its region, of the deposit whose cell a centre is; -1 if it is none."""
+    if not setting.positive[centre]:
+        return -1
+    number = setting.cubes[setting.region(centre)][f"{setting.target}_deposit"].values
+    windows = setting.fold.windows
+    return int(number[windows.row[centre], windows.col[centre]])
 
 
 def deposit_name(setting: Setting, centre: int) -> str:
     """Return the name of the deposit whose positive cell a centre is; "" if it is none."""
-    if not setting.positive[centre]:
-        return ""
     known = setting.deposits[setting.region(centre)]
-    number = setting.cubes[setting.region(centre)][f"{setting.target}_deposit"].values
-    windows = setting.fold.windows
-    own = known[known["deposit"] == number[windows.row[centre], windows.col[centre]]]
+    own = known[known["deposit"] == deposit_number(setting, centre)]
     return str(own["name"].iloc[0]) if len(own) else ""

@@ -144,7 +144,7 @@ class Encoder(nn.Module):
         values : Tensor (N, C, H, W)
             Standardised evidence, 0 where missing.
         observed : Tensor (N, C, H, W)
-            bool.
+            bool, or the share that is observed, 0 to 1, between two windows of unlike gaps.
         mask : Mask, optional
             What is hidden; nothing by default.
 
@@ -187,13 +187,14 @@ class Encoder(nn.Module):
         seen = seen.unflatten(2, (self.config.layers, -1)).clone()
         seen[:, :, list(self.config.ignored)] = False
         seen = seen.flatten(2)
-        return patches.where(seen, 0.0), seen
+        return patches.where(seen > 0, 0.0), seen
 
     def _inputs(self, patches: Tensor, seen: Tensor) -> Tensor:
         if self.config.inputs == "values":
             return patches
         level = visible_mean(patches, seen)[:, None, :, None]
-        contrasts = (patches.unflatten(2, (self.config.layers, -1)) - level).where(seen, 0.0)
+        contrasts = patches.unflatten(2, (self.config.layers, -1)) - level
+        contrasts = contrasts.where(seen, 0.0) if seen.dtype == torch.bool else contrasts * seen
         if self.config.inputs == "contrasts":
             return contrasts.flatten(2)
         return torch.cat([patches, contrasts.flatten(2)], dim=2)

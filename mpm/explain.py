@@ -1,4 +1,8 @@
-"""Why this cell? Contributions of evidence layers to a prediction, by Integrated Gradients."""
+"""Why this cell? Contributions of evidence layers to a prediction, by Integrated Gradients.
+
+A window is its values and its gaps, and so is the ground that it is compared with: the path from
+one to the other changes both, so that a gap counts as what it is and not as an average value.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +23,9 @@ from mpm.windows import Windows
 TOLERANCE = 0.01  # how far contributions may miss the score, as a share of it
 SMALLEST = 1e-3  # a change of the logit that counts as none
 AT_ONCE = 64  # windows of which the gradient is taken at a time: memory does not grow with steps
+# windows (k, layers, size, size) to compare with; with where they are observed, as of
+# `Windows.gather`, their gaps are compared, too
+Starts = Tensor | tuple[Tensor, Tensor]
 
 
 def integrated_gradients(
@@ -26,8 +33,8 @@ def integrated_gradients(
     windows: Windows,
     index: np.ndarray,
     *,
-    baselines: Tensor | None = None,
-    steps: int = 8,
+    baselines: Starts | None = None,
+    steps: int = 6,
     most_steps: int = 1024,
     batch: int = 16,
     device: torch.device | str = "cpu",
@@ -45,9 +52,12 @@ def integrated_gradients(
     windows : Windows
     index : array (n,) of int
         Centres to explain.
-    baselines : Tensor (k, layers, size, size), optional
-        What a window is compared with; contributions are the mean over them. By default one window
-        of the training mean of every layer, 0, in which no class of any one-hot layer is present.
+    baselines : Tensor (k, layers, size, size), or two of them, optional
+        What a window is compared with; contributions are the mean over them. Values alone are
+        given the gaps of the window, so that a missing cell explains nothing. Values and where
+        they are observed, of `Windows.gather`, have their own: where window and baseline are not
+        both observed, the contribution holds what the gap itself changes. By default one window of
+        the training mean of every layer, 0, in which no class of any one-hot layer is present.
     steps, most_steps : int
         Points along a path from a baseline to the window, at first and at most.
     batch : int
@@ -85,8 +95,8 @@ def layer_contributions(
     windows: Windows,
     index: np.ndarray,
     *,
-    baselines: Tensor | None = None,
-    steps: int = 8,
+    baselines: Starts | None = None,
+    steps: int = 6,
     most_steps: int = 1024,
     batch: int = 16,
     device: torch.device | str = "cpu",
@@ -125,9 +135,9 @@ def evidence_contributions(
     index: np.ndarray,
     origin: Sequence[str],
     *,
-    baselines: Tensor | None = None,
+    baselines: Starts | None = None,
     device: torch.device | str = "cpu",
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Attribute the logit of windows to evidence layers: signed, (n, evidence layers).
 
     Parameters
@@ -136,18 +146,23 @@ def evidence_contributions(
         As for `integrated_gradients`.
     origin : sequence of str
         As for `by_evidence`.
+
+    Returns
+    -------
+    DataFrame, array (n,)
+        And the gap of every sum, as of `integrated_gradients`.
     """
-    signed, _, _ = layer_contributions(
+    signed, _, gap = layer_contributions(
         classifier, windows, index, baselines=baselines, device=device
     )
-    return by_evidence(signed, origin)
+    return by_evidence(signed, origin), gap
 
 
 def _walk(
     classifier: Classifier,
     windows: Windows,
     index: np.ndarray,
-    baselines: Tensor | None,
+    baselines: Starts | None,
     steps: tuple[int, int],
     batch: int,
     device: torch.device | str,
@@ -156,19 +171,17 @@ def _walk(
     """Yield which windows, their attributions (n, layers, size, size) and gaps (n,), by batch."""
     give_memory_back()  # else a notebook grows with every explanation
     classifier, windows = classifier.to(device).eval(), windows.to(device)
-    if baselines is None:
-        baselines = torch.zeros(1, windows.layers, windows.size, windows.size)
+    starts = _starts(baselines, windows)
     with enough_memory("Integrated Gradients", windows, batch):
         for k, (values, observed) in enumerate(windows.batches(index, batch, label=label)):
-            # a missing cell explains nothing
-            origins = [start.to(values).expand_as(values).where(observed, 0) for start in baselines]
+            origins = [_origin(start, values, observed) for start in starts]
             with torch.no_grad():
                 logit = classifier(values, observed)
-                changes = torch.stack([logit - classifier(start, observed) for start in origins])
+                changes = torch.stack([logit - classifier(*start) for start in origins])
             whole = changes.mean(dim=0).abs().clamp(min=SMALLEST)
             found, missed = torch.zeros_like(values), torch.zeros_like(whole)
             for start, change in zip(origins, changes, strict=True):
-                path = (classifier, values, observed, start)
+                path = (classifier, (values, observed), start)
                 part, error = _integrate(*path, change, TOLERANCE * whole, *steps)
                 found += part / len(origins)
                 missed += error / len(origins)
@@ -176,11 +189,29 @@ def _walk(
     classifier.cpu()
 
 
+def _starts(baselines: Starts | None, windows: Windows) -> list[tuple[Tensor, Tensor | None]]:
+    """List baselines: values (layers, size, size), and where they are observed if that is known."""
+    if baselines is None:
+        baselines = torch.zeros(1, windows.layers, windows.size, windows.size)
+    if isinstance(baselines, Tensor):
+        return [(values, None) for values in baselines]
+    return list(zip(*baselines, strict=True))
+
+
+def _origin(
+    start: tuple[Tensor, Tensor | None], values: Tensor, observed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Begin a path: values and observed (n, layers, size, size) of a baseline, for each window."""
+    mean, seen = start[0].to(values.device), start[1]
+    # without gaps of its own it is given those of the window: a missing cell explains nothing
+    seen = observed if seen is None else seen.to(values.device).expand_as(observed)
+    return mean.expand_as(values).where(seen, 0), seen
+
+
 def _integrate(
     classifier: Classifier,
-    values: Tensor,
-    observed: Tensor,
-    start: Tensor,
+    window: tuple[Tensor, Tensor],
+    start: tuple[Tensor, Tensor],
     change: Tensor,
     allowed: Tensor,
     steps: int,
@@ -188,67 +219,20 @@ def _integrate(
 ) -> tuple[Tensor, Tensor]:
     """Attributions (n, layers, size, size) of one path a window, and what they miss (n,)."""
     method = IntegratedGradients(classifier)
-    found, error = torch.empty_like(values), torch.full_like(change, torch.inf)
+    found, error = torch.empty_like(window[0]), torch.full_like(change, torch.inf)
+    gaps_differ = not torch.equal(window[1], start[1])
     while steps <= most and (left := (error >= allowed).nonzero().squeeze(1)).numel():
-        part = method.attribute(
-            values[left],
-            start[left],
-            additional_forward_args=(observed[left],),
-            n_steps=steps,
-            internal_batch_size=max(AT_ONCE, len(left)),
-        ).detach()
+        options = {"n_steps": steps, "internal_batch_size": max(AT_ONCE, len(left))}
+        if gaps_differ:  # a share of a gap lies between none and all of it
+            ends = [tuple(part[left].to(found.dtype) for part in end) for end in (window, start)]
+            part = sum(method.attribute(*ends, **options)).detach()
+        else:
+            values, usual = (end[0][left] for end in (window, start))
+            given = {"additional_forward_args": (window[1][left],)}
+            part = method.attribute(values, usual, **given, **options).detach()
         found[left], error[left] = part, (part.flatten(1).sum(dim=1) - change[left]).abs()
         steps *= 2
     return found, error
-
-
-@torch.no_grad()
-def typical_cells(
-    classifier: Classifier, windows: Windows, index: np.ndarray, *, count: int, seed: int
-) -> np.ndarray:
-    """Choose real background cells to compare a prediction with.
-
-    A window of layer means is no ground the network has seen, and may score high. These are the
-    cells whose logit lies nearest to the background's median.
-
-    Parameters
-    ----------
-    classifier : Classifier
-    windows : Windows
-    index : array (n,) of int
-        Background centres, e.g. unlabeled training cells; at most 2000 are looked at.
-    count : int
-        How many to choose.
-    seed : int
-        Decides which are looked at.
-
-    Returns
-    -------
-    array (count,) of int
-        Members of `index`, the most typical first.
-    """
-    rng = np.random.default_rng(seed)
-    some = np.sort(rng.choice(index, min(2000, len(index)), replace=False))
-    logits = torch.cat([classifier.eval()(*part) for part in windows.batches(some, 256)])
-    nearest = (logits - logits.median()).abs().argsort(stable=True)[:count]
-    return some[nearest.numpy()]
-
-
-def mean_window(windows: Windows, index: np.ndarray) -> Tensor:
-    """Average windows over the cells that are observed: (layers, size, size), 0 where none is.
-
-    Parameters
-    ----------
-    windows : Windows
-    index : array (n,) of int
-        Centres, e.g. likely negatives.
-    """
-    total = torch.zeros(windows.layers, windows.size, windows.size, dtype=torch.float64)
-    seen = torch.zeros_like(total)
-    for values, observed in windows.batches(index, 256):  # 0 where missing
-        total += values.sum(dim=0, dtype=torch.float64).cpu()
-        seen += observed.sum(dim=0).cpu()
-    return (total / seen.clamp(min=1)).float()
 
 
 def by_layer(attribution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from sklearn.cluster import KMeans
 from mpm.layers import SYSTEM
 
 UNASSIGNED = "unassigned"
+NEEDED = ("source", "pathway", "trap")  # without which there is no ore
+SILENT, ALONE = 0.05, 0.75  # shares of what speaks for a kind
 
 
 def kinds(values: pd.DataFrame, count: int, *, seed: int) -> np.ndarray:
@@ -94,3 +96,39 @@ def by_system(values: pd.DataFrame, part_of: Mapping[str, str | None]) -> pd.Dat
     parts = [part_of.get(name) or UNASSIGNED for name in values.columns]
     summed = values.T.groupby(np.array(parts), sort=False).sum().T
     return summed[[name for name in (*SYSTEM, UNASSIGNED) if name in summed]]
+
+
+def reading(parts: pd.DataFrame) -> list[str]:
+    """Say which parts of the mineral system speak for each kind of ground, and which do not.
+
+    Parameters
+    ----------
+    parts : DataFrame (kinds, parts)
+        Mean contributions, of `by_system`; index kind.
+
+    Returns
+    -------
+    list of str
+        A sentence a kind. Shares are of what speaks for it; a part below 5 % of that is silent, and
+        a kind of which one part holds three quarters rests on that part alone.
+    """
+    return [f"kind {kind}: {_read(row)}" for kind, row in parts.iterrows()]
+
+
+def _read(row: pd.Series) -> str:
+    speaks = row.clip(lower=0)
+    if not speaks.sum() > 0:
+        return "nothing speaks for it"
+    share = (speaks / speaks.sum()).sort_values(ascending=False, kind="stable")
+    told = ", ".join(f"{name} {part:.0%}" for name, part in share.items() if part >= SILENT)
+    lacking = [name for name in NEEDED if share.get(name, 0) < SILENT]
+    if share.iloc[0] >= ALONE:
+        sense = f"it rests on {share.index[0]} alone"
+    elif lacking:
+        sense = f"no {' and no '.join(lacking)} speaks for it"
+    else:
+        sense = "source, pathway and trap all speak for it, as ore needs"
+    against = [name for name in row.index if row[name] < 0]
+    return f"{told} of what speaks for it; {sense}" + f"; {' and '.join(against)} against" * bool(
+        against
+    )

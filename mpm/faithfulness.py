@@ -1,5 +1,7 @@
 """Do explanations hold? Tests that a method can fail, each with an interval over cells."""
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,17 +18,23 @@ LIMITS = {
     "randomised weights": ("<", 0.5),
     "small noise": (">", 0.9),
     "other seeds": (">", 0.5),
-    "causal layers first": (">", 0.5),
+    "causal above distractors": (">", 0.5),
+    "causal above proxies": (">", 0.5),
 }
 MEANING = {
     "deletion": "score lost sooner than in random order, as an area",
     "insertion": "score won sooner than in random order, as an area",
     "agreement": "rank correlation of importance with another method",
-    "randomised weights": "rank correlation with the explanation of a network of shuffled weights",
+    "randomised weights": "rank correlation with the explanation of a network of shuffled weights,"
+    " of contributions or of their sizes",
     "small noise": "rank correlation with the explanation of slightly changed evidence",
     "other seeds": "rank correlation with the explanation of networks trained from other seeds",
-    "causal layers first": "chance that a causal layer ranks above another one (AUC)",
+    "causal above distractors": "chance that a causal layer ranks above an irrelevant one (AUC)",
+    "causal above proxies": "chance that a causal layer ranks above one that goes along with a"
+    " cause (AUC)",
 }
+OTHER_MODELS = ("tree SHAP", "contrast")  # that disagree with a network speaks against neither
+EXACT = 20_000  # ways to deal roles up to which all are counted
 DRAWS = 1000  # bootstrap samples of cells
 
 
@@ -117,6 +125,17 @@ def patch_sums(attribution: np.ndarray, patch: int) -> np.ndarray:
     return tiles.sum(axis=(2, 4)).reshape(n, -1)
 
 
+def middle_share(sums: np.ndarray) -> float:
+    """Return which share of the size of patches' contributions (n, patches) the middle one holds.
+
+    The mean over cells, those without any contribution left out.
+    """
+    size = np.abs(sums)
+    whole = size.sum(axis=1)
+    known = whole > 0
+    return float((size[known, size.shape[1] // 2] / whole[known]).mean())
+
+
 def areas(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return how far curves run on the right side of random order: way to areas (n,).
 
@@ -184,9 +203,9 @@ def agreement(
 
 
 def causal_auc(
-    values: pd.DataFrame, roles: Mapping[str, str], *, seed: int
+    values: pd.DataFrame, roles: Mapping[str, str], against: str, *, seed: int
 ) -> tuple[float, float, float]:
-    """Return the chance that a causal layer is given more importance than any other, +- 95 %.
+    """Return the chance that a causal layer is given more importance than one of another role.
 
     Parameters
     ----------
@@ -194,32 +213,78 @@ def causal_auc(
         Contributions; what counts is their mean size.
     roles : mapping
         Layer to "causal", "proxy" or "distractor".
+    against : str
+        "proxy" or "distractor": proxies go along with a cause, and may well outweigh it.
     seed : int
+
+    Returns
+    -------
+    value, low, high : float
+        And its 95 % interval over cells; `chance_auc` says what no knowledge gives.
     """
-    causal = np.array([roles[name] == "causal" for name in values.columns])
-    size = values.abs().to_numpy()
-
-    def chance(drawn: np.ndarray) -> float:  # Mann and Whitney's count of pairs
-        rank = rankdata(size[drawn].mean(axis=0))[causal]
-        pairs = len(rank) * (~causal).sum()
-        return (rank.sum() - len(rank) * (len(rank) + 1) / 2) / pairs
-
-    return interval(chance, len(size), seed=seed)
+    size, causal = _of_roles(values, roles, against)
+    return interval(lambda drawn: _auc(size[drawn].mean(axis=0), causal), len(size), seed=seed)
 
 
-def verdicts(rows: list[tuple[str, str, tuple[float, float, float]]]) -> pd.DataFrame:
+def chance_auc(
+    values: pd.DataFrame, roles: Mapping[str, str], against: str, *, seed: int
+) -> tuple[float, float]:
+    """Return the middle 95 % of `causal_auc` when the roles are dealt to the layers by chance.
+
+    Few layers take few orders: of 5 causal layers among 16 chance reaches 0.8. All ways to deal
+    are counted up to `EXACT` of them, else as many are drawn.
+
+    Parameters
+    ----------
+    values, roles, against, seed
+        As for `causal_auc`.
+    """
+    size, causal = _of_roles(values, roles, against)
+    mean, count = size.mean(axis=0), len(causal)
+    if math.comb(count, causal.sum()) <= EXACT:
+        dealt = itertools.combinations(range(count), int(causal.sum()))
+        deals = (np.isin(np.arange(count), own) for own in dealt)
+    else:
+        rng = np.random.default_rng(seed)
+        deals = (rng.permutation(causal) for _ in range(EXACT))
+    low, high = np.quantile([_auc(mean, deal) for deal in deals], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _of_roles(
+    values: pd.DataFrame, roles: Mapping[str, str], against: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (n, layers) of causal layers and those of another role, and which are causal."""
+    names = [name for name in values.columns if roles[name] in ("causal", against)]
+    return values[names].abs().to_numpy(), np.array([roles[name] == "causal" for name in names])
+
+
+def _auc(size: np.ndarray, causal: np.ndarray) -> float:
+    """Mann and Whitney's share of pairs in which the causal layer is larger."""
+    rank, pairs = rankdata(size)[causal], causal.sum() * (~causal).sum()
+    return float((rank.sum() - len(rank) * (len(rank) + 1) / 2) / pairs) if pairs else np.nan
+
+
+def verdicts(
+    rows: list[tuple[str, str, tuple[float, float, float]]],
+    chance: Mapping[tuple[str, str], float] | None = None,
+) -> pd.DataFrame:
     """Say which methods pass which tests, in the order of `LIMITS`.
 
     Parameters
     ----------
     rows : list of (method, test, (value, low, high))
         Tests of `LIMITS`; a text behind a comma is kept, e.g. "deletion, patches".
+    chance : mapping, optional
+        (method, test) to what chance alone reaches, where that is more than the limit.
 
     Returns
     -------
     DataFrame
         method, test, value, low, high, needed (e.g. "> 0.5") and verdict: "holds" where the whole
-        interval is on the right side of the limit, "fails" where all of it is not, else "unclear".
+        interval is on the right side of the limit and of chance, "fails" where all of it is on the
+        wrong side of the limit, else "unclear". In place of "fails" stands "differs" where two
+        models are compared (`OTHER_MODELS`): both explanations may be right.
 
     Raises
     ------
@@ -228,10 +293,14 @@ def verdicts(rows: list[tuple[str, str, tuple[float, float, float]]]) -> pd.Data
     """
     table = []
     for method, test, (value, low, high) in rows:
-        side, limit = LIMITS[test.partition(",")[0]]
-        right, wrong = (low > limit, high <= limit) if side == ">" else (high < limit, low >= limit)
+        kind, _, other = test.partition(", ")
+        side, limit = LIMITS[kind]
+        least = max(limit, (chance or {}).get((method, test), limit))
+        right, wrong = (low > least, high <= limit) if side == ">" else (high < limit, low >= limit)
         verdict = "holds" if right else "fails" if wrong else "unclear"
-        table.append((method, test, value, low, high, f"{side} {limit:g}", verdict))
+        if verdict == "fails" and kind == "agreement" and {method, other} & set(OTHER_MODELS):
+            verdict = "differs"
+        table.append((method, test, value, low, high, f"{side} {least:.2g}", verdict))
     columns = ["method", "test", "value", "low", "high", "needed", "verdict"]
     order = list(LIMITS)
     table.sort(key=lambda row: order.index(row[1].partition(",")[0]))

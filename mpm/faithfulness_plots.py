@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from mpm.plots import panels
 
-VERDICTS = {"holds": "#c7e3c7", "unclear": "#eeeeee", "fails": "#f3c6b5"}
+VERDICTS = {"holds": "#c7e3c7", "unclear": "#eeeeee", "differs": "#d3e0ee", "fails": "#f3c6b5"}
+NOT_ASKED = "not asked"  # e.g. trees have no weights to shuffle, and a pair is tested once
 
 
 def removal_figure(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
@@ -19,7 +20,8 @@ def removal_figure(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Parameters
     ----------
     curves : mapping of mapping of array (n, players + 1)
-        Title to curves of `faithfulness.removal_curves`, a panel each.
+        Title, which ends in what is taken away, e.g. "Shapley, layers", to curves of
+        `faithfulness.removal_curves`, a panel each.
     """
     fig, axes = panels(len(curves), size=(3.6, 3.4), sharey=True)
     colors = {"deletion": "C3", "insertion": "C0"}
@@ -33,7 +35,8 @@ def removal_figure(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             ax.plot(steps, at_random, color=color, linestyle=":", label=f"{way} at random")
         for level in (0, 1):
             ax.axhline(level, color="0.8", linewidth=0.8, zorder=0)
-        ax.set(xlabel="changed so far (%)", title=title, xlim=(0, 100))
+        what = title.rpartition(", ")[2]
+        ax.set(xlabel=f"{what} taken away, or brought in (%)", title=title, xlim=(0, 100))
     axes[0].set_ylabel("score (0: background, 1: the cell)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     sns.despine(fig)
@@ -46,15 +49,20 @@ def randomisation_figure(stages: Mapping[str, pd.DataFrame], *, limit: float) ->
     Parameters
     ----------
     stages : mapping
-        Method to stage, value, low, high, the first stage being the network as it is.
+        Method to a table of `sanity.randomisation`, the first stage being the network as it is.
     limit : float
         Below it explanations have changed.
     """
-    fig, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for k, (method, table) in enumerate(stages.items()):
         place = np.arange(len(table)) + 0.08 * k
         ax.vlines(place, table["low"], table["high"], color=f"C{k}", alpha=0.6)
         ax.plot(place, table["value"], "os^"[k % 3] + "-", color=f"C{k}", label=method)
+        ax.vlines(place + 0.04, table["size_low"], table["size_high"], color=f"C{k}", alpha=0.3)
+        ax.plot(
+            place + 0.04, table["size"], "os^"[k % 3] + ":", color=f"C{k}", markerfacecolor="white",
+            label=f"{method}, sizes alone",
+        )  # fmt: skip
     ax.axhline(limit, color="0.6", linestyle=":", linewidth=0.8)
     ax.axhline(0, color="0.8", linewidth=0.8)
     ax.set_xticks(range(len(table)), table["stage"])
@@ -63,7 +71,7 @@ def randomisation_figure(stages: Mapping[str, pd.DataFrame], *, limit: float) ->
         ylabel="rank correlation\nwith the explanation",
         ylim=(-0.5, 1.05),
     )
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)
     return fig
 
@@ -112,7 +120,14 @@ def verdict_table(table: pd.DataFrame) -> Figure:
         ax.add_patch(plt.Rectangle((x, y), 1, 1, color=VERDICTS[row.verdict], linewidth=0))
         value = f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
         ax.text(x + 0.5, y + 0.5, f"{value}\n{row.verdict}", ha="center", va="center", fontsize=7)
-    needed = dict(zip(table["test"], table["needed"], strict=True))
+    asked = set(zip(table["method"], table["test"], strict=True))
+    for x, method in enumerate(methods):
+        for y, test in enumerate(reversed(tests)):
+            if (method, test) not in asked:
+                ax.text(
+                    x + 0.5, y + 0.5, NOT_ASKED, ha="center", va="center", fontsize=7, color="0.5"
+                )
+    needed = table.groupby("test")["needed"].agg(lambda limits: " / ".join(dict.fromkeys(limits)))
     labels = [f"{test}  ({needed[test]})" for test in reversed(tests)]
     ax.set_yticks(np.arange(len(tests)) + 0.5, labels)
     ax.set_xticks(np.arange(len(methods)) + 0.5, methods)

@@ -38,8 +38,8 @@ def limits(name: str, maps: Mapping[str, xr.Dataset]) -> tuple[float, float]:
     """
     if name == "likelihood":
         return 0.0, 1.0
-    values = np.abs(np.concatenate([result[name].values.ravel() for result in maps.values()]))
-    seen = values[np.isfinite(values)]
+    parts = [np.abs(result[name].values) for result in maps.values()]
+    seen = np.concatenate([part[np.isfinite(part)] for part in parts])
     high = float(f"{np.quantile(seen, 0.99):.2g}") if seen.size else 1.0
     high = high or 1.0
     return (-high if name == "attribution" else 0.0), high

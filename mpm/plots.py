@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,6 +24,7 @@ from mpm.method_names import NAMES
 DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
+UNEXPLAINED = 0.65  # mid-grey: predicted ground without an explanation
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
 # names of layers that a reader may not know for what they are
 _SPELT_OUT = {"lab": "LAB depth", "moho": "Moho depth", "lab_depth": "LAB depth"}
@@ -79,6 +80,7 @@ def show_map(
     cmap: str | Colormap = "viridis",
     limits: tuple[float | None, float | None] | None = None,
     deposits: pd.DataFrame | None = None,
+    deposit_color: str = "red",
     bar: bool = True,
     axes: bool = True,
 ) -> Axes:
@@ -98,6 +100,7 @@ def show_map(
         Colour range; by default the 2nd to 98th percentile.
     deposits : DataFrame, optional
         Columns x, y (m); drawn as hollow circles.
+    deposit_color : str
     bar, axes : bool
         Whether to draw the colour bar, and the kilometre axes.
 
@@ -118,7 +121,7 @@ def show_map(
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
         ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
     if deposits is not None and len(deposits):
-        show_deposits(deposits, ax)
+        show_deposits(deposits, ax, color=deposit_color)
     ax.set_title(title)
     if axes:
         kilometres(ax)
@@ -213,7 +216,7 @@ def fit(axes: np.ndarray, size: tuple[float, float], *, gap: float = 0.12) -> No
         fig._suptitle.set(y=1 - gap / 2 / whole[1], verticalalignment="top")
 
 
-def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
+def _show_layer(plane: xr.DataArray, ax: Axes, cmap: str = "viridis") -> None:
     plane = thinned(plane).compute()  # a lazy plane is read once
     heading = "\n".join(textwrap.wrap(readable(plane["layer"].item()), 24))
     if str(plane["kind"].item()) == "binary":
@@ -221,7 +224,7 @@ def _show_layer(plane: xr.DataArray, ax: Axes) -> None:
         ax.set_title(heading + "\n(yellow: yes)", fontsize=8)
         return
     divisor, units = readable_units(str(plane["units"].item()), plane.values)
-    show_map(plane / divisor, ax, label="", axes=False, bar=False)
+    show_map(plane / divisor, ax, label="", axes=False, bar=False, cmap=cmap)
     ax.set_title(heading, fontsize=8)
     # beside the map itself: as high as it is, whatever the shape of the region
     bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes((1.03, 0, 0.05, 1)))
@@ -446,10 +449,9 @@ def overview(
         Of its colour bar.
     """
     fig = plt.figure(figsize=(16, 4.4), layout="constrained")
-    left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.6]).flat
+    left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=[1.15, 2.6]).flat
     for ax, name in zip(left.subplots(2, 2).flat, layers, strict=True):
-        plane = cube["evidence"].sel(layer=name)
-        show_map(plane, ax, label="", title=readable(name), bar=False, axes=False, cmap="cividis")
+        _show_layer(cube["evidence"].sel(layer=name), ax, cmap="cividis")
     left.suptitle("evidence layers  →")
     axes = right.subplots(1, 3)
     for ax, name in zip(axes, SCALES, strict=False):
@@ -463,11 +465,11 @@ def overview(
             limits=_shared_limits(name, [result]),
             title=name,
         )
-    top = float(np.nanpercentile(np.abs(attribution), 98))
+    top = largest([attribution])
     show_map(
         attribution,
         axes[2],
-        label="contribution to the logit",
+        label="raises (red) or lowers (blue) the score",
         cmap="RdBu_r",
         axes=False,
         limits=(-top, top),
@@ -480,10 +482,21 @@ def overview(
 
 
 def panels(
-    count: int, *, size: tuple[float, float] = (5.2, 4.6), sharey: bool = False
+    count: int,
+    *,
+    size: tuple[float, float] = (5.2, 4.6),
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure with panels of a size (inches) side by side, and their axes (count,)."""
-    fig, axes = grid(1, count, size, sharey=sharey)
+    """Return a figure with panels side by side, and their axes (count,).
+
+    Parameters
+    ----------
+    count : int
+    size, sharex, sharey
+        As for `grid`.
+    """
+    fig, axes = grid(1, count, size, sharex=sharex, sharey=sharey)
     return fig, axes[0]
 
 
@@ -493,6 +506,7 @@ def grid(
     size: tuple[float, float],
     *,
     beside: float = 0,
+    sharex: bool = False,
     sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure with rows of panels, and their axes (rows, columns).
@@ -504,12 +518,13 @@ def grid(
         Width and height of a panel (inches).
     beside : float
         Room beside them (inches).
-    sharey : bool
+    sharex, sharey : bool
     """
     whole = size[0] * columns + beside, size[1] * rows
     return plt.subplots(
-        rows, columns, figsize=whole, layout="constrained", sharey=sharey, squeeze=False
-    )
+        rows, columns, figsize=whole, layout="constrained", sharex=sharex, sharey=sharey,
+        squeeze=False,
+    )  # fmt: skip
 
 
 def kilometres(ax: Axes) -> None:
@@ -585,6 +600,12 @@ def halo(color: str, linewidth: float) -> list[AbstractPathEffect]:
 
 
 def show_ground(result: xr.Dataset, ax: Axes) -> None:
-    """Show in white, beneath a map, where there is a prediction that was not explained."""
-    ground = np.where(result["likelihood"].notnull(), 1.0, np.nan)
+    """Show in mid-grey, beneath a map, where there is a prediction that was not explained."""
+    ground = np.where(result["likelihood"].notnull(), UNEXPLAINED, np.nan)
     ax.imshow(ground, extent=extent_km(result), cmap="gray", vmin=0, vmax=1, zorder=-1)
+
+
+def largest(planes: Iterable[xr.DataArray]) -> float:
+    """End of a scale around zero for maps (y, x): the largest 98th percentile of sizes, or 1."""
+    parts = (np.abs(plane.values[np.isfinite(plane.values)]) for plane in planes)
+    return max((float(np.percentile(part, 98)) for part in parts if part.size), default=0) or 1.0

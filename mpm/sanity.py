@@ -3,7 +3,7 @@
 They must change with the network's weights, and stay under small noise and other seeds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from mpm import artefacts
 from mpm.classifier import Classifier, classifier_path, load_classifier
 from mpm.encoder import Encoder
-from mpm.faithfulness import mean_interval, row_correlation
+from mpm.faithfulness import DRAWS, mean_interval, row_correlation
 from mpm.fine_tuning import FINE_TUNE_PRESETS, fine_tune
 from mpm.folds import Fold
 from mpm.map_files import read_facts
@@ -53,7 +53,8 @@ def randomised(classifier: Classifier, *, seed: int) -> Iterator[tuple[str, Clas
         for weight in (weight for part in parts for weight in part.parameters()):
             _shuffle(weight, generator)
         if name == "patches":
-            _shuffle(encoder.position, generator)
+            for token in (encoder.position, encoder.cls):
+                _shuffle(token, generator)
         yield name, deepcopy(model)
 
 
@@ -79,18 +80,55 @@ def randomisation(
     -------
     DataFrame
         stage ("none", then those of `randomised`), value (mean rank correlation of the cells'
-        contributions), low, high.
+        contributions), low, high, and size, size_low, size_high: the same of their sizes, for an
+        explanation whose signs alone have changed names the same layers as before.
     """
-    rows = [("none", 1.0, 1.0, 1.0)]
+    rows = [("none", *[1.0] * 6)]
     for stage, model in randomised(classifier, seed=seed):
-        rows.append((stage, *likeness(values, explain(model), seed=seed)))
-    return pd.DataFrame(rows, columns=["stage", "value", "low", "high"])
+        found = explain(model)
+        pairs = (values, found), (values.abs(), found.abs())
+        rows.append((stage, *(part for pair in pairs for part in likeness(*pair, seed=seed))))
+    columns = ["stage", "value", "low", "high", "size", "size_low", "size_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def likeness(one: pd.DataFrame, other: pd.DataFrame, *, seed: int) -> tuple[float, float, float]:
     """Return the mean rank correlation of two explanations of the same cells, and its interval."""
     pairs = row_correlation(one.to_numpy(), other[one.columns].to_numpy())
     return mean_interval(pairs, seed=seed)
+
+
+def stability(
+    one: pd.DataFrame, others: Sequence[pd.DataFrame], *, seed: int
+) -> tuple[float, float, float]:
+    """Return the mean rank correlation of an explanation with those of other networks.
+
+    Parameters
+    ----------
+    one : DataFrame (n, layers)
+    others : sequence of DataFrame (n, layers)
+        Of the same cells, a network each.
+    seed : int
+
+    Returns
+    -------
+    value, low, high : float
+        95 % interval when both networks and cells are drawn again. With few networks it is too
+        narrow: three cannot show how different a tenth may be.
+    """
+    pairs = np.array([row_correlation(one.to_numpy(), each[one.columns].to_numpy())
+                      for each in others])  # fmt: skip
+    rng = np.random.default_rng(seed)
+    networks, cells = pairs.shape
+    with np.errstate(invalid="ignore"):
+        drawn = [
+            np.nanmean(
+                pairs[rng.integers(networks, size=networks)][:, rng.integers(cells, size=cells)]
+            )
+            for _ in range(DRAWS)
+        ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(np.nanmean(pairs)), float(low), float(high)
 
 
 def other_seeds(

@@ -148,15 +148,27 @@ const webMap = (() => {
     return rows.length ? rows.join(", ") : "not explained here";
   }
 
+  // The class of a cell, of the planes of one layer: without evidence it is missing, not unsaid.
+  function classAt(panel, keys, cell) {
+    const codes = keys.map((key) => codeAt(panel, key, cell));
+    if (codes.every((code) => code === 0)) return "missing";
+    const own = keys.findIndex((key, k) => decoded(panel.layers[key], codes[k]) > 0.5);
+    return own < 0 ? "none of the classes" : panel.layers[keys[own]].name.split(": ")[1];
+  }
+
   function evidenceTable(panel, cell) {
     const rows = [];
     for (const [group, keys] of panel.groups) {
       rows.push(`<tr><th colspan="2">${safe(group)}</th></tr>`);
+      const told = new Set();  // layers of classes, each in one row
       for (const key of keys) {
         const layer = panel.layers[key];
-        const code = codeAt(panel, key, cell);
-        if (layer.of && !(decoded(layer, code) > 0.5)) continue;  // another class
-        const [name, value] = layer.of ? layer.name.split(": ") : [layer.name, written(layer, code)];
+        if (layer.of && told.has(layer.of)) continue;
+        if (layer.of) told.add(layer.of);
+        const value = layer.of
+          ? classAt(panel, keys.filter((other) => panel.layers[other].of === layer.of), cell)
+          : written(layer, codeAt(panel, key, cell));
+        const name = layer.of ? layer.name.split(": ")[0] : layer.name;
         rows.push(`<tr><td>${safe(name)}</td><td>${safe(value)}</td></tr>`);
       }
     }

@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
 from mpm import rasters
@@ -296,3 +297,49 @@ def centre_of(setting, row, col) -> int:
     "The number of a cell's centre"
     windows = setting.fold.windows
     return int(np.flatnonzero((windows.row == row) & (windows.col == col))[0])
+
+
+def coast_cube():
+    "1 km cells: a bay, an island, a layer that the east lacks, and a gap of single cells"
+    rng = np.random.default_rng(0)
+    valid = np.ones((30, 37), bool)
+    valid[10:20, :6] = False
+    valid[:12, 28:] = False
+    valid[2, 33] = True  # too few valid cells around it
+    evidence = rng.normal(5, 3, (2, 30, 37)).astype("float32")
+    evidence[0, :, 22:] = np.nan
+    evidence[1, 5::7, 5::7] = np.nan
+    evidence[:, ~valid] = np.nan
+    made = xr.Dataset(
+        {"evidence": (("layer", "y", "x"), evidence), "valid": (("y", "x"), valid)},
+        coords={
+            "layer": ["gravity", "magnetics"],
+            "kind": ("layer", ["continuous"] * 2),
+            "y": 899_500 - 1000.0 * np.arange(30),
+            "x": 500_500 + 1000.0 * np.arange(37),
+        },
+        attrs={"region": "toy"},
+    )
+    return made.rio.write_crs(32633).rio.write_transform(from_origin(5e5, 9e5, 1000, 1000))
+
+
+def coast_scaling(cube):
+    "Fitted on the west of `coast_cube`"
+    from mpm.scaling import fit_scaling
+
+    return fit_scaling([cube], [cube["valid"].values & (np.arange(37) < 20)])
+
+
+def steep_classifier():
+    "Untrained, with a head of some effect, so that likelihoods spread from 0 to 1"
+    import torch  # as in `tiny`
+
+    from mpm import mae
+    from mpm.classifier import Classifier
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Classifier(mae.build(tiny(), seed=0).encoder, dropout=0.4)
+    with torch.no_grad():
+        model.linear.weight *= 4
+    return model.eval()

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -77,11 +78,30 @@ def test_prediction_and_negatives_run(bench, capsys):
 def test_explanations_of_both_ways_are_the_same(bench, capsys):
     "The benchmark compares attributions and likelihoods itself"
     module = bench("bench_explanation")
-    module.bench_ways(tiny(), 9, repeats=1)
-    module.bench_memory(tiny(), 9)
+    windows = module.random_windows((20, 20), 2, 9)
+    module.bench_ways(tiny(), windows, 9, repeats=1)
+    assert module.bench_memory(tiny(), windows, 9) > 0
     output = capsys.readouterr().out
     same, likely = (line for line in output.splitlines() if "differ" in line)
     assert same.endswith("0.0001: met") and likely.endswith("5: met")
+
+
+def test_explanations_are_benched_on_real_windows(bench, monkeypatch):
+    "Of all 14 layers, or random ones where the files are not"
+    module = bench("bench_explanation")
+
+    def none(study):
+        raise OSError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.fetch, "fetch", none)
+        assert len(module.study_windows()) == 400
+    if "MPM_MIRROR" not in os.environ:
+        pytest.skip("MPM_MIRROR names no folder with the study's files")
+    windows = module.study_windows()
+    assert windows.layers == module.LAYERS and windows.size == 33
+    assert module.some(windows, 3).tolist() == [0, (len(windows) - 1) // 2, len(windows) - 1]
+    assert float(windows.canvas.std()) > 0.1
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_a_value_that_most_cells_share_is_no_extreme():
 
 @pytest.mark.parametrize(
     ("value", "units", "expected"),
-    [(0.25, "share", "25 %"), (169, "0.01 %", "169 × 0.01 %"), (2, "no units", "2"),
-     (92.4, "km", "92.4 km")],
+    [(0.25, "share", "25 %"), (169, "0.01 %", "1.69 %"), (2, "no units", "2"),
+     (3, "10^-5 SI", "3 × 10^-5 SI"),     (92.4, "km", "92.4 km")],
 )  # fmt: skip
 def test_amounts_are_readable(value, units, expected):
     assert cell_facts._amount(value, units) == expected
@@ -79,6 +79,25 @@ def test_the_nearest_deposits_come_with_their_distance(setting):
     "From row 5, column 7 A lies 2 cells off and B one"
     found = cell_facts.nearest(setting, centre_of(setting, 5, 7), count=2)
     assert found["name"].tolist() == ["B", "A"] and found["km"].tolist() == [1, 2]
+
+
+def test_a_deposit_is_not_its_own_neighbour(setting):
+    "A's cell has B three cells off; B's cell has A's nearest coordinates, not its own"
+    assert cell_facts.nearest(setting, centre_of(setting, 5, 5))["name"].tolist() == ["B", "C"]
+    found = cell_facts.nearest(setting, centre_of(setting, 5, 8), count=1)
+    assert found["name"].tolist() == ["A"] and found["km"].tolist() == [3]
+
+
+def test_the_class_of_a_cell_is_told_or_that_none_is_known(setting):
+    gap = setting.cubes["west"].copy(deep=True)
+    gap["evidence"][2:, 2, 4], gap["evidence"][2:, 2, 5] = np.nan, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(setting.cubes, "west", gap)
+        found = [
+            cell_facts.class_here(setting, centre_of(setting, 2, c), "rock") for c in (4, 5, 6)
+        ]
+        told = words(setting, centre_of(setting, 2, 4))["words"].tolist()
+    assert found == [None, "", "rock=shale"] and "rock missing here: for" in told
 
 
 def test_alike_deposits_see_other_ground(setting):

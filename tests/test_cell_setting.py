@@ -1,3 +1,5 @@
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,17 +39,37 @@ def test_the_top_share_counts_equals(setting):
 
 def test_contributions_are_summed_by_evidence_layer(setting):
     "Both planes of rock in one column, and all of them the score less that of typical ground"
-    centre = centre_of(setting, 10, 10)
-    attribution, summed = cell_setting.contributions(setting, np.array([centre]))
+    centre = centre_of(setting, 1, 18)  # at the edge of the map: gaps unlike those of typical cells
+    attribution, summed, gap = cell_setting.contributions(setting, np.array([centre]))
     assert summed.columns.tolist() == ["lab_depth", "faults", "rock"]
     assert summed["rock"].iloc[0] == pytest.approx(attribution[0, 2:].sum(), abs=1e-6)
+    assert gap.shape == (1,) and gap[0] < 0.01
+    assert summed.sum(axis=1).iloc[0] == pytest.approx(difference(setting, [centre]), rel=0.011)
+
+
+def difference(setting, centres, model=None):
+    "Score of cells less that of typical ground, gaps and all"
     with torch.no_grad():
         own, usual = (
-            setting.classifier(*setting.fold.windows.gather(index))
-            for index in (np.array([centre]), setting.typical)
+            (model or setting.classifier)(*setting.fold.windows.gather(np.array(index)))
+            for index in (centres, setting.typical)
         )
-    # the windows of typical cells have no gap that this one has not
-    assert summed.sum(axis=1).iloc[0] == pytest.approx(float(own - usual.mean()), abs=0.02)
+    return float(own.mean() - usual.mean())
+
+
+def test_reasons_of_an_ensemble_are_those_of_all_its_networks(setting):
+    "The sums are the mean of the members' differences, and the gap the largest of theirs"
+    other = deepcopy(setting.classifier)
+    with torch.no_grad():
+        other.linear.weight.mul_(-3)
+    both, centre = replace(setting, others=(other,)), centre_of(setting, 10, 10)
+    assert both.members == [setting.classifier, other]
+    _, summed, gap = cell_setting.contributions(both, np.array([centre]))
+    one, two = (difference(setting, [centre], model) for model in both.members)
+    assert one * two < 0
+    assert summed.sum(axis=1).iloc[0] == pytest.approx((one + two) / 2, rel=0.011)
+    _, _, alone = cell_setting.contributions(setting, np.array([centre]))
+    assert gap[0] >= alone[0]
 
 
 def test_places_and_names(setting):
@@ -56,6 +78,8 @@ def test_places_and_names(setting):
     assert setting.place(centre) == (506_500, 5_000_500) and setting.region(centre) == "west"
     assert cell_setting.deposit_name(setting, centre) == "A"
     assert cell_setting.deposit_name(setting, centre_of(setting, 6, 6)) == ""
+    assert cell_setting.deposit_number(setting, centre_of(setting, 5, 8)) == 1
+    assert cell_setting.deposit_number(setting, centre_of(setting, 6, 6)) == -1
 
 
 def test_notebooks_that_have_not_run_are_named(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from mpm import (
     batch,
     cell_page,
     comparison,
+    continent,
     crate,
     doctor,
     fetch,
@@ -23,7 +24,6 @@ from mpm import (
     pretraining,
     status,
     study,
-    tiled_maps,
     verify,
 )
 from mpm.kernel import NotebookFailed
@@ -354,10 +354,11 @@ def test_map_asks_for_the_tiles_of_a_region(monkeypatch, capsys):
         calls.append((study.name, target, network.name, options))
         return [Path.cwd() / "likelihood.tif"]
 
-    monkeypatch.setattr(tiled_maps, "draw", draw)
+    monkeypatch.setattr(continent, "draw", draw)
     assert cli.main(["map", "znpb", "--network", "demo", "--tile", "64", "--seed", "3"]) == 0
     assert cli.main(["map", "demo", "--target", "CD"]) == 0
-    defaults = {"tile": 1024, "samples": 100, "seed": 7, "device": "auto"}
+    defaults = {"tile": 1024, "samples": 100, "share": 0.1, "every": 10, "seed": 7}
+    defaults |= {"device": "auto"}
     assert calls == [
         ("znpb", "MVT", "demo", defaults | {"tile": 64, "seed": 3}),
         ("demo", "CD", "demo", defaults),
@@ -375,7 +376,7 @@ def test_explain_asks_for_a_page(demo, monkeypatch, capsys):
 
     monkeypatch.setattr(cell_page, "write", write)
     assert cli.main(["explain", "demo", "--at", "-93.5", "-41", "--target", "CD"]) == 0
-    options = {"target": "CD", "out": None, "device": "auto"}
+    options = {"target": "CD", "out": None, "seed": None, "device": "auto"}
     assert calls == [("demo", -93.5, -41, options)]
     assert capsys.readouterr().out == "explained in page.png\n"
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
@@ -6,6 +8,7 @@ import xarray as xr
 from torch import nn
 
 from mpm import explain, mae
+from mpm.classifier import Classifier
 from mpm.fine_tuning import FineTuneSettings, fine_tune
 from mpm.windows import make_windows
 
@@ -119,7 +122,8 @@ def test_layer_contributions_are_those_of_the_windows(classifier, windows):
     for found, expected in zip((signed, absolute), explain.by_layer(whole), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(gap, same)
-    table = explain.evidence_contributions(classifier, windows, CELLS, ["a", "b", "a"])
+    table, again = explain.evidence_contributions(classifier, windows, CELLS, ["a", "b", "a"])
+    assert again.max() < explain.TOLERANCE
     np.testing.assert_allclose(table["a"], signed[:, 0] + signed[:, 2], atol=1e-5)
 
 
@@ -183,34 +187,6 @@ def test_signed_and_absolute_sums_by_hand():
     np.testing.assert_array_equal(absolute, [[6, 0], [0, 10]])
 
 
-# What a cell is compared with
-
-
-def test_typical_cells_score_like_the_median(windows):
-    "Of cells that score 0 to 99 those nearest to the median, of the background only"
-
-    class Score(Linear):
-        def forward(self, values, observed):
-            return values[:, 0, 4, 4]
-
-    score = windows.gather(np.arange(400))[0][:, 0, 4, 4].numpy()
-    among = np.arange(0, 400, 2)
-    found = explain.typical_cells(Score(), windows, among, count=3, seed=0)
-    middle = np.sort(score[among])[99]  # of an even number torch takes the lower
-    expected = among[np.argsort(np.abs(score[among] - middle))[:3]]
-    assert found.tolist() == expected.tolist()
-
-
-def test_a_mean_window_leaves_gaps_out(windows):
-    "Cells that one of two windows lacks hold the other's value; without any, 0"
-    index = np.array([0, 21])  # the first reaches over the north-western corner
-    values, observed = windows.gather(index)
-    mean = explain.mean_window(windows, index)
-    expected = (values.sum(dim=0) / observed.sum(dim=0).clamp(min=1)).numpy()
-    np.testing.assert_allclose(mean.numpy(), expected, rtol=1e-5)
-    assert (observed.sum(dim=0) == 1).any() and (mean[observed.sum(dim=0) == 0] == 0).all()
-
-
 def test_values_at_centres_are_in_their_own_units(windows):
     "Those of the unscaled cube, cell by cell"
     plane = np.arange(400.0).reshape(20, 20)
@@ -265,3 +241,44 @@ def test_planes_of_a_layer_need_not_stand_together():
     assert summed.columns.tolist() == ["a", "b"]
     found = explain.importance(summed)
     assert found.to_dict() == {"b": 5.0, "a": 3.0}  # |1 + 3| and |1 - 3|
+
+
+# Gaps of what a cell is compared with
+
+
+@pytest.mark.parametrize("inputs", ["values", "contrasts", "both"])
+def test_a_baseline_keeps_its_gaps(windows, inputs):
+    "Sums are the score less that of the baseline as the network sees it, gaps and all"
+    torch.manual_seed(0)
+    model = Classifier(mae.build(replace(TINY, inputs=inputs), seed=0).encoder).eval()
+    with torch.no_grad():  # untrained it is zero, and no gap would count
+        model.encoder.missing.weight.normal_()
+    typical = np.array([8 * 20 + 6, 5])  # one in the gap of the third layer, one at the edge
+    starts = windows.gather(typical)
+    assert not starts[1].all()
+    found, gap = explain.integrated_gradients(model, windows, CELLS, baselines=starts, steps=64)
+    with torch.no_grad():
+        change = model(*windows.gather(CELLS)) - model(*starts).mean()
+    np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), change.numpy(), rtol=0.011)
+    assert gap.max() < explain.TOLERANCE
+    # with the gaps of the cell the same values are another ground
+    masked, _ = explain.integrated_gradients(model, windows, CELLS, baselines=starts[0], steps=64)
+    assert np.abs(masked.sum(axis=(1, 2, 3)) / change.numpy() - 1).max() > 0.05
+
+
+def test_a_layer_that_only_the_cell_lacks_is_explained_by_its_gap(windows):
+    "The network of this test knows nothing but how much of the third layer is missing"
+    model = Classifier(mae.build(TINY, seed=0).encoder).eval()
+    with torch.no_grad():
+        model.encoder.values.weight.zero_()
+        model.encoder.missing.weight.zero_()
+        model.encoder.missing.weight[:, 2] = torch.linspace(-1, 1, 16)
+    cell, whole = np.array([8 * 20 + 6]), np.array([8 * 20 + 15])
+    found, _ = explain.integrated_gradients(model, windows, cell, baselines=windows.gather(whole))
+    with torch.no_grad():
+        change = float(model(*windows.gather(cell)) - model(*windows.gather(whole)))
+    assert abs(change) > 1e-3
+    assert found[0, 2].sum() == pytest.approx(change, rel=0.011)
+    assert (found[0, :2] == 0).all()
+    lacking = ~windows.gather(cell)[1][0, 2].numpy()
+    assert (found[0, 2][lacking] != 0).all() and (found[0, 2][~lacking] == 0).all()

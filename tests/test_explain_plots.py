@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
-from helpers import bars
+from helpers import bars, texts
 from matplotlib.colors import to_rgb
 
-from mpm import explain_plots
+from mpm import explain_plots, plots
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,7 @@ def test_importances_are_shares_in_one_order():
     assert [bar.get_width() for bar in right.patches] == [50, 50]
     assert to_rgb(left.patches[1].get_facecolor()) == to_rgb("C2")
     assert left.get_xlabel() == "share of all contributions (%)"
+    assert left.get_xlim() == right.get_xlim(), "bars of one length mean one share"
     legend = [text.get_text() for text in right.get_legend().get_texts()]
     assert legend == ["causal", "proxy", "distractor"]
 
@@ -80,7 +81,42 @@ def test_attribution_maps_share_one_symmetric_scale():
     assert low == -high and set(rest) == {(low, high)}
     top = np.nanpercentile(np.abs(cube()["plane"]), 98)
     assert high == pytest.approx(max(1.5, top))
-    assert [bar.ax.get_ylabel() for bar in bars(fig)] == ["contribution to the logit"]
+    assert [bar.ax.get_ylabel() for bar in bars(fig)] == [
+        "raises (red) or lowers (blue) the score (log of the odds)"
+    ]
+    greys = {float(np.nanmax(maps(ax)[1].get_array().filled(np.nan))) for ax in panels}
+    assert greys == {plots.UNEXPLAINED}, "mid-grey, not the white of no contribution"
+
+
+def test_a_region_without_an_explained_cell_spoils_no_scale():
+    "Its panel is empty; the others keep theirs, deposits are hollow black circles"
+    made, empty = attributed(), attributed()
+    empty["attribution"] = empty["attribution"] * np.nan
+    known = pd.DataFrame({"x": [1500.0], "y": [2500.0]})
+    fig = explain_plots.attribution_maps(
+        {"west": empty, "east": made}, ["rock"], ["gravity", "rock", "rock"],
+        deposits={"west": known, "east": known},
+    )  # fmt: skip
+    panels = [ax for ax in fig.axes if maps(ax)]
+    assert {maps(ax)[0].get_clim() for ax in panels} == {(-1.5, 1.5)}
+    marks = [line for ax in panels for line in ax.lines]
+    assert {(m.get_markerfacecolor(), m.get_markeredgecolor()) for m in marks} == {
+        ("none", "black")
+    }
+    alone = explain_plots.attribution_maps({"west": empty}, ["rock"], ["gravity", "rock", "rock"])
+    assert maps(alone.axes[0])[0].get_clim() == (-1, 1)
+
+
+def test_cells_of_a_coarse_grid_stand_for_their_blocks():
+    "Of 4 x 5 cells in blocks of 2; explained cells keep their own, unpredicted ones nothing"
+    plane = xr.full_like(cube()["plane"], np.nan)
+    plane[1, 1], plane[1, 3], plane[3, 1], plane[0, 1] = 1, 2, 3, 9
+    ground = xr.full_like(plane, 1.0)
+    ground[2, 0] = np.nan
+    nan = np.nan
+    expected = [[1, 9, 2, 2, nan], [1, 1, 2, 2, nan], [nan, 3, nan, nan, nan], [3, 3] + [nan] * 3]
+    np.testing.assert_array_equal(explain_plots.over_blocks(plane, ground, 2), expected)
+    assert explain_plots.over_blocks(plane, ground, 0) is plane
 
 
 def test_group_maps_sum_the_layers_of_a_group():
@@ -133,18 +169,23 @@ def test_dependence_is_drawn_in_readable_units():
     assert fig.axes[0].get_xlabel() == "fault distance (km)"
 
 
-def test_kinds_are_dots_and_their_parts_bars():
-    "Cells of each kind in its colour, known deposits black; bars as long as the contributions"
+def test_kinds_are_cells_and_their_parts_bars():
+    "Cells of each kind in its colour, known deposits hollow; bars as long as the contributions"
     west = cube()
     kind = xr.full_like(west["plane"], np.nan)
     kind[1, 2], kind[3, 0], kind[3, 1] = 1, 2, 2
     parts = table(source=[1, -0.5], trap=[0.25, 0]).set_axis([1, 2])
-    known = np.zeros((4, 5), bool)
-    known[0, 4] = True
-    fig = explain_plots.kind_maps({"west": west}, {"west": kind}, parts, [known])
+    known = pd.DataFrame({"x": [4500.0], "y": [3500.0]})
+    fig = explain_plots.kind_maps({"west": west}, {"west": kind}, parts, {"west": known})
     place, bar = fig.axes
-    one, two, deposits = place.lines
-    assert (one.get_xdata(), one.get_ydata()) == (pytest.approx([2.5]), pytest.approx([2.5]))
-    assert two.get_xdata().tolist() == [0.5, 1.5] and deposits.get_color() == "black"
+    drawn, ground = maps(place)
+    np.testing.assert_array_equal(drawn.get_array().filled(np.nan), kind)
+    colors = [to_rgb(drawn.cmap(drawn.norm(k))) for k in (1, 2)]
+    assert colors == [to_rgb(bar.patches[k].get_facecolor()) for k in (0, 2)]
+    assert (~ground.get_array().mask == west["valid"]).all()
+    assert "EPSG:32633" in texts(place)
+    (deposits,) = place.lines
+    assert (deposits.get_xdata(), deposits.get_ydata()) == ([4.5], [3.5])
+    assert deposits.get_markerfacecolor() == "none"
     assert [patch.get_width() for patch in bar.patches] == [1, 0.25, -0.5, 0]
     assert [label.get_text() for label in bar.get_yticklabels()] == ["source", "trap"]

@@ -37,3 +37,21 @@ def test_parts_of_the_mineral_system_are_summed_in_order():
     found = explanation_kinds.by_system(values, part_of)
     assert found.columns.tolist() == ["pathway", "trap", "unassigned"]
     assert found["pathway"].tolist() == [3, 4, 10, 2.1, 1.5]
+
+
+def test_kinds_are_read_against_the_mineral_system():
+    "Shares of what speaks for a kind: 3 of 4 is one part alone; what is negative speaks against"
+    parts = pd.DataFrame(
+        [[1.0, 1.0, 2.0, 0.0], [0.1, 3.0, -0.5, 0.9], [0.0, 2.0, 1.0, 1.0], [-1.0, -1, -1, -1]],
+        columns=["source", "pathway", "trap", "unassigned"],
+        index=[1, 2, 3, 4],
+    )
+    assert explanation_kinds.reading(parts) == [
+        "kind 1: trap 50%, source 25%, pathway 25% of what speaks for it; source, pathway and trap "
+        "all speak for it, as ore needs",
+        "kind 2: pathway 75%, unassigned 22% of what speaks for it; it rests on pathway alone; "
+        "trap against",
+        "kind 3: pathway 50%, trap 25%, unassigned 25% of what speaks for it; no source speaks "
+        "for it",
+        "kind 4: nothing speaks for it",
+    ]

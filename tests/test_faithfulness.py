@@ -56,6 +56,12 @@ def test_patches_are_summed_over_layers_row_by_row():
     assert faithfulness.patch_sums(attribution, 2).tolist() == [[8, 17, 8, 8]]
 
 
+def test_the_middle_patch_has_its_share_of_the_sizes():
+    "3 of 6 in one cell, 1 of 4 in another, none in a third: 0.375 on average of two"
+    sums = np.array([[1.0, -3, 2], [1, 1, -2], [0, 0, 0]])
+    assert faithfulness.middle_share(sums) == 0.375
+
+
 def test_rank_correlation_of_rows_by_hand():
     "The same order 1, the reverse -1, one swap of three 0.5, no order NaN"
     one = np.array([[1, 2, 9]] * 4)
@@ -86,11 +92,35 @@ def test_agreement_compares_sizes_of_every_pair():
     assert ("contrast", "other") not in pairs and len(pairs) == 5
 
 
-def test_causal_layers_first_by_hand():
-    "One of two causal layers above both others, one between them: 3 of 4 pairs"
-    values = pd.DataFrame({"a": [9.0, 9.0], "b": [2.0, -2.0], "c": [5.0, 5.0], "d": [1.0, 1.0]})
-    roles = {"a": "causal", "b": "causal", "c": "proxy", "d": "distractor"}
-    assert faithfulness.causal_auc(values, roles, seed=0) == (0.75, 0.75, 0.75)
+def test_causal_layers_are_ranked_against_each_other_role_by_hand():
+    "a above everything, b below the proxy and above one of two distractors; signs do not count"
+    values = pd.DataFrame(
+        {"a": [9.0, 9.0], "b": [2.0, -2.0], "c": [5.0, 5.0], "d": [1.0, 1.0], "e": [3.0, -3.0]}
+    )
+    roles = dict(a="causal", b="causal", c="proxy", d="distractor", e="distractor")
+    assert faithfulness.causal_auc(values, roles, "proxy", seed=0) == (0.5, 0.5, 0.5)
+    assert faithfulness.causal_auc(values, roles, "distractor", seed=0) == (0.75, 0.75, 0.75)
+
+
+def test_chance_is_wide_where_layers_are_few():
+    "Of 6 among 16 the deal of roles has a standard deviation of sqrt(17 / 720) = 0.154"
+    values = pd.DataFrame(np.arange(1.0, 17)[None], columns=[f"l{k}" for k in range(16)])
+    roles = {name: "causal" if k < 6 else "distractor" for k, name in enumerate(values)}
+    low, high = faithfulness.chance_auc(values, roles, "distractor", seed=0)
+    assert low == pytest.approx(1 - high) and (high - 0.5) / 0.154 == pytest.approx(1.96, rel=0.06)
+    # one causal layer and one other: it may be first or second
+    few, known = values[["l0", "l15"]], {"l0": "causal", "l15": "proxy"}
+    assert faithfulness.chance_auc(few, known, "proxy", seed=0) == pytest.approx((0.025, 0.975))
+
+
+def test_deals_are_drawn_where_they_are_too_many_to_count(monkeypatch):
+    "Which gives nearly the same"
+    values = pd.DataFrame(np.arange(1.0, 13)[None], columns=list("abcdefghijkl"))
+    roles = {name: "causal" if name in "abcd" else "proxy" for name in values}
+    counted = faithfulness.chance_auc(values, roles, "proxy", seed=0)
+    monkeypatch.setattr(faithfulness, "EXACT", 490)  # of 495
+    drawn = faithfulness.chance_auc(values, roles, "proxy", seed=0)
+    assert drawn == pytest.approx(counted, abs=0.08)
 
 
 def test_verdicts_need_the_whole_interval():
@@ -106,6 +136,31 @@ def test_verdicts_need_the_whole_interval():
     assert table["test"].tolist()[:2] == ["deletion, layers", "insertion, layers"]
     assert table["verdict"].tolist() == ["fails", "unclear", "holds", "fails", "holds"]
     assert table["needed"].tolist() == ["> 0", "> 0", "< 0.5", "< 0.5", "> 0.5"]
+
+
+def test_what_chance_does_as_well_does_not_hold():
+    "0.7 is above 0.5, but dealt by chance roles reach 0.8"
+    rows = [
+        ("IG", "causal above proxies", (0.7, 0.65, 0.75)),
+        ("IG", "causal above distractors", (0.9, 0.85, 0.95)),
+        ("trees", "causal above proxies", (0.3, 0.2, 0.4)),
+    ]
+    chance = {(method, test): 0.8 for method, test, _ in rows}
+    table = faithfulness.verdicts(rows, chance).set_index(["method", "test"])
+    assert table["verdict"].tolist() == ["holds", "unclear", "fails"]
+    assert set(table["needed"]) == {"> 0.8"}
+
+
+def test_models_that_disagree_differ_and_methods_on_one_model_fail():
+    low = (0.1, 0.0, 0.2)
+    rows = [("Integrated Gradients", f"agreement, {other}", low)
+            for other in ("Shapley", "tree SHAP", "contrast")]  # fmt: skip
+    rows += [
+        ("tree SHAP", "agreement, contrast", low),
+        ("tree SHAP", "deletion, layers", (-1, -1, -1)),
+    ]
+    table = faithfulness.verdicts(rows)
+    assert table["verdict"].tolist() == ["fails", "fails", "differs", "differs", "differs"]
 
 
 def test_an_unknown_test_is_refused():

@@ -22,6 +22,9 @@ def test_weights_are_shuffled_from_the_top(classifier):
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     parts = {"head": "linear.", "last norm": "encoder.norm", "block 1": "encoder.blocks.0",
              "patches": "encoder.values"}  # fmt: skip
+    with torch.no_grad():
+        classifier.encoder.cls.normal_()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
     changed = set()
     for stage, model in sanity.randomised(classifier, seed=0):
         changed.add(parts.pop(stage))
@@ -30,6 +33,8 @@ def test_weights_are_shuffled_from_the_top(classifier):
             assert torch.equal(value.flatten().sort()[0], before[name].flatten().sort()[0])
             if name.endswith("weight") and name.startswith(tuple(parts.values())):
                 assert same, f"{name} moved too early"
+            if name in ("encoder.cls", "encoder.position"):
+                assert same == (stage != "patches"), f"{name} at {stage}"
             if name in ("linear.weight", "encoder.values.weight") and name.startswith(
                 tuple(changed)
             ):
@@ -44,13 +49,31 @@ def test_an_explanation_of_the_evidence_alone_does_not_notice():
     values = pd.DataFrame(np.random.default_rng(0).normal(size=(6, 9)))
     table = sanity.randomisation(model, values, lambda other: values, seed=0)
     assert table["stage"].tolist() == ["none", "head", "last norm", "block 1", "patches"]
-    assert (table[["value", "low", "high"]] == 1).all(axis=None)
+    assert (table.drop(columns="stage") == 1).all(axis=None)
 
     def weights(other):
         return pd.DataFrame(np.tile(other.linear.weight.detach().numpy(), (3, 1)))
 
     table = sanity.randomisation(model, weights(model), weights, seed=0)
     assert (table["value"].iloc[1:] < 0.5).all()
+
+
+def test_an_explanation_of_turned_signs_names_the_same_layers():
+    "Its contributions are the opposite, and would pass; their sizes tell"
+    model = Classifier(mae.build(tiny(), seed=0).encoder).eval()
+    values = pd.DataFrame(np.random.default_rng(0).normal(size=(6, 9)))
+    table = sanity.randomisation(model, values, lambda other: -values, seed=0).iloc[1:]
+    assert (table[["value", "low", "high"]] == -1).all(axis=None)
+    assert (table[["size", "size_low", "size_high"]] == 1).all(axis=None)
+
+
+def test_stability_knows_the_luck_of_networks():
+    "Alike in one network, turned around in another: the mean is 0 and the interval holds both"
+    one = pd.DataFrame(np.tile([1.0, 2.0, 3.0], (30, 1)), columns=list("abc"))
+    value, low, high = sanity.stability(one, [one, -one], seed=0)
+    assert (value, low, high) == (0, -1, 1)
+    assert sanity.likeness(one, one, seed=0)[1:] == (1, 1), "cells alone do not know"
+    assert sanity.stability(one, [one[["c", "b", "a"]]] * 3, seed=0) == (1, 1, 1)
 
 
 def test_noise_moves_observed_numbers_only():

@@ -1,61 +1,23 @@
-import json
-from types import SimpleNamespace
+from copy import deepcopy
 
 import numpy as np
-import pandas as pd
 import pytest
-import rasterio
 import torch
-import xarray as xr
-from helpers import tiny
-from rasterio.transform import from_origin
+from helpers import coast_cube, coast_scaling, steep_classifier
 
-from mpm import datacube, fetch, mae, mapping, tiled_maps
-from mpm.classifier import Classifier, Fitted, classifier_path, save_classifier
-from mpm.scaling import apply_scaling, fit_scaling
+from mpm import datacube, mapping, tiled_maps
+from mpm.scaling import apply_scaling
 from mpm.tiled_maps import predict_tiled
 from mpm.windows import make_windows
 
-SHAPE = 30, 37
-
-
-def cube() -> xr.Dataset:
-    "1 km cells: a bay, an island, a layer that the east lacks, and a gap of single cells"
-    rng = np.random.default_rng(0)
-    valid = np.ones(SHAPE, bool)
-    valid[10:20, :6] = False
-    valid[:12, 28:] = False
-    valid[2, 33] = True  # too few valid cells around it
-    evidence = rng.normal(5, 3, (2, *SHAPE)).astype("float32")
-    evidence[0, :, 22:] = np.nan
-    evidence[1, 5::7, 5::7] = np.nan
-    evidence[:, ~valid] = np.nan
-    made = xr.Dataset(
-        {"evidence": (("layer", "y", "x"), evidence), "valid": (("y", "x"), valid)},
-        coords={
-            "layer": ["gravity", "magnetics"],
-            "kind": ("layer", ["continuous"] * 2),
-            "y": 899_500 - 1000.0 * np.arange(SHAPE[0]),
-            "x": 500_500 + 1000.0 * np.arange(SHAPE[1]),
-        },
-        attrs={"region": "toy"},
-    )
-    return made.rio.write_crs(32633).rio.write_transform(from_origin(5e5, 9e5, 1000, 1000))
-
-
-CUBE = cube()
-SCALING = fit_scaling([CUBE], [CUBE["valid"].values & (np.arange(SHAPE[1]) < 20)])
+CUBE = coast_cube()
+SHAPE = CUBE["valid"].shape
+SCALING = coast_scaling(CUBE)
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    "Untrained, with a head of some effect, so that likelihoods spread from 0 to 1"
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = Classifier(mae.build(tiny(), seed=0).encoder, dropout=0.4)
-    with torch.no_grad():
-        model.linear.weight *= 4
-    return model.eval()
+    return steep_classifier()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +49,7 @@ def same(found, whole):
 def test_tiles_are_the_whole_map(classifier, stored, whole, chunks, tmp_path):
     "To rounding, edges, coast and missing layers included; tiles smaller than half a window, too"
     lazy = datacube.read(stored, chunks=chunks)
-    promised = predict_tiled(classifier, lazy, SCALING, samples=20, seed=3)
+    promised = predict_tiled([classifier], lazy, SCALING, samples=20, seed=3)
     assert promised["likelihood"].chunks is not None
     datacube.write(promised, tmp_path / "map.zarr")
     found = datacube.read(tmp_path / "map.zarr")
@@ -108,7 +70,7 @@ def test_the_map_depends_on_what_is_there(whole):
 def test_a_tile_of_no_valid_cell_is_empty(classifier, stored):
     "The bay alone: nothing is predicted and nothing fails"
     lazy = datacube.read(stored, chunks=5).isel(y=slice(10, 20), x=slice(0, 5))
-    assert predict_tiled(classifier, lazy, SCALING)["likelihood"].isnull().all()
+    assert predict_tiled([classifier], lazy, SCALING)["likelihood"].isnull().all()
 
 
 def test_no_task_sees_more_than_a_tile_and_its_halo(classifier, stored, monkeypatch):
@@ -121,7 +83,7 @@ def test_no_task_sees_more_than_a_tile_and_its_halo(classifier, stored, monkeypa
 
     monkeypatch.setattr(tiled_maps, "make_windows", note)
     lazy = datacube.read(stored, chunks=15)
-    predict_tiled(classifier, lazy, SCALING, samples=0).compute()
+    predict_tiled([classifier], lazy, SCALING, samples=0).compute()
     assert len(seen) == 2 * 3 and max(shape[1:] for shape in seen) <= (23, 23)
 
 
@@ -132,77 +94,38 @@ def test_a_cluster_draws_the_same_map(classifier, stored, whole, tmp_path):
     with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None):
         lazy = datacube.read(stored, chunks=15)
         datacube.write(
-            predict_tiled(classifier, lazy, SCALING, samples=20, seed=3), tmp_path / "map.zarr"
+            predict_tiled([classifier], lazy, SCALING, samples=20, seed=3), tmp_path / "map.zarr"
         )
     same(datacube.read(tmp_path / "map.zarr"), whole)
 
 
+def test_several_networks_draw_as_an_ensemble(classifier, stored):
+    "The mean, and between them a spread, of `mapping.predict_ensemble` on the whole"
+    other = deepcopy(classifier)
+    with torch.no_grad():
+        other.linear.weight.mul_(-0.5)
+    lazy = datacube.read(stored, chunks=15)
+    found = predict_tiled([classifier, other], lazy, SCALING, samples=20, seed=3).compute()
+    windows = make_windows([apply_scaling(CUBE, SCALING)], 9)
+    index = np.arange(len(windows))
+    drawn = mapping.predict_ensemble([classifier, other], windows, index, samples=20, seed=3)
+    for name, values in zip(("likelihood", "uncertainty", "ensemble_spread"), drawn, strict=True):
+        np.testing.assert_allclose(windows.take([found[name].values]), values, atol=2e-6)
+    assert float(found["ensemble_spread"].max()) > 0.05
+
+
 def test_a_cube_in_memory_is_refused(classifier):
     with pytest.raises(ValueError, match="the cube is in memory; read it with chunks, or use"):
-        predict_tiled(classifier, CUBE, SCALING)
+        predict_tiled([classifier], CUBE, SCALING)
 
 
 def test_other_layers_than_the_scaling_s_are_refused(classifier, stored):
     lazy = datacube.read(stored, chunks=15).isel(layer=[1, 0])
     with pytest.raises(ValueError, match="orders its layers magnetics, gravity"):
-        predict_tiled(classifier, lazy, SCALING)
-
-
-# The command
-
-
-def study_of(folder, name, **targets):
-    def target(wanted):
-        return targets[wanted]
-
-    parts = {"processed": folder / name, "regions": {"toy": None}, "target": target}
-    return SimpleNamespace(name=name, targets=targets, **parts)
-
-
-@pytest.fixture
-def studies(tmp_path, classifier, monkeypatch):
-    "One that has a network, and one of the same layers that has evidence alone"
-    monkeypatch.setattr(fetch, "input_checksums", lambda study: {"file": study.name})
-    known, other = study_of(tmp_path, "known", MVT=None), study_of(tmp_path, "other")
-    lazy = CUBE.assign_coords(units=("layer", ["mGal", "nT"])).chunk(layer=1, y=5, x=5)
-    datacube.write(lazy, datacube.path(other, "toy"))
-    facts = {"units": {"gravity": "mGal", "magnetics": "nT"}}
-    model, layers = mae.build(tiny(), seed=0), ["gravity", "magnetics"]
-    place = mae.backbone_path(known, "final", 0)
-    mae.save(model, place, layers=layers, scaling=SCALING, facts=facts)
-    history = pd.DataFrame({"step": [1], "loss": [1.0], "average_precision": [1.0]})
-    fitted = Fitted(classifier, 0.5, history)
-    save_classifier(fitted, classifier_path(known, "MVT", "final", 0), facts={})
-    return known, other
-
-
-def test_a_network_maps_the_ground_of_another_study(studies, whole, tmp_path):
-    """In tiles, with the network's own scaling; two GeoTIFFs that say whose network it was"""
-    known, other = studies
-    options = {"network": known, "tile": 10, "samples": 20, "seed": 3, "device": "cpu"}
-    made = tiled_maps.draw(other, "MVT", **options)
-    folder = tmp_path / "other" / "MVT" / "tiled_maps"
-    assert made == [folder / "likelihood_toy.tif", folder / "uncertainty_toy.tif"]
-    same(datacube.read(folder / "prediction_toy.zarr"), whole)
-    with rasterio.open(made[0]) as source:
-        np.testing.assert_allclose(source.read(1), whole["likelihood"], atol=2e-6)
-    facts = json.loads(made[0].with_suffix(".json").read_text())
-    assert (facts["study"], facts["network"], facts["seed"]) == ("other", "known", 3)
-    assert facts["inputs"] == {"file": "other"} and len(facts["model"]) == 1
-
-
-def test_a_network_of_other_layers_is_refused(studies):
-    known, other = studies
-    cube = datacube.read(datacube.path(other, "toy"))
-    datacube.write(cube.assign_coords(layer=["gravity", "heat"]), datacube.path(other, "toy"))
-    with pytest.raises(ValueError, match="heat"):
-        tiled_maps.draw(other, "MVT", network=known)
-    assert not (other.processed / "MVT").exists()
-    with pytest.raises(KeyError, match="CD"):
-        tiled_maps.draw(other, "CD", network=known)
+        predict_tiled([classifier], lazy, SCALING)
 
 
 def test_a_map_narrower_than_half_a_window_is_refused(stored, classifier):
     narrow = datacube.read(stored, chunks=15).isel(y=slice(0, 3))
     with pytest.raises(ValueError, match="narrower than half a window of 9; load it"):
-        predict_tiled(classifier, narrow, SCALING)
+        predict_tiled([classifier], narrow, SCALING)

@@ -31,6 +31,7 @@ def region(name, middle) -> tuple[xr.Dataset, xr.Dataset, pd.DataFrame]:
     likely[:, :3] = np.nan
     gravity = np.add.outer(np.zeros(SHAPE[0]), np.arange(SHAPE[1], dtype="float32"))
     shale = (gravity > 15).astype("float32")
+    shale[17] = np.nan
     parts = np.full((2, *SHAPE), np.nan, "float32")
     parts[:, 9:12] = np.array([0.5, -1.0])[:, None, None]
     cube = xr.Dataset({"evidence": (("layer", "y", "x"), np.stack([gravity, shale]))}, coords)
@@ -196,3 +197,11 @@ def test_a_map_of_one_region_has_no_tabs(tmp_path):
     page = (tmp_path / "map.html").read_text(encoding="utf-8")
     data = page[page.index('type="application/json"') :]
     assert '"name":"Tabs"' not in data and '"uncertainty"' not in data
+
+
+def test_a_class_layer_without_evidence_is_missing(browser):
+    "Neither left out, nor none of the classes, which is what a cell of other rock is"
+    cards = [click(browser, 105, -1_995 - 10 * row) for row in (17, 15)]
+    assert "<td>rock</td><td>missing</td>" in cards[0]
+    assert "<td>rock</td><td>none of the classes</td>" in cards[1]
+    assert "<td>rock</td><td>shale</td>" in click(browser, 205, -1_995 - 150)

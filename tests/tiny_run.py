@@ -28,7 +28,7 @@ TINY = {
     "sides": [0, 200],
     "stress_folds": 1,
     "repeats": 1,
-    "elsewhere": 20,
+    "every": 40,
     "tested": 6,
     "permutations": 1,
 }

@@ -1,28 +1,36 @@
 """Likelihood, uncertainty and attribution of a window beside the way of the released code.
 
-Run by hand, on a quiet machine: `python tests/benchmarks/bench_explanation.py`. Windows have the
-size and layers of `magmatic_nickel_mini`, the network is that of preset `paper`, and both ways take
-turns in one run on a sample, so a ratio says more than the seconds do. The released way is 100 full
+Run by hand, on a quiet machine: `python tests/benchmarks/bench_explanation.py`. Windows are those
+of `magmatic_nickel_mini` where its files are (in the folder that `MPM_MIRROR` names), else random
+ones of the same size and layers. The network is that of preset `paper`, and both ways take turns in
+one run on a sample, so a ratio says more than the seconds do. Memory is flat if twice the windows
+take no more. The released way is 100 full
 passes with dropout and Integrated Gradients in 12 steps, in batches of 8 windows, the fastest that
 was measured of it. MPM_THREADS sets the number of threads.
 """
 
 import os
+import platform
 import statistics
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 from ratios import by_turns, child, peak_memory, random_windows, ratio, report
 
-from mpm import explain, mae
+from mpm import datacube, explain, fetch, mae
 from mpm.classifier import Classifier
 from mpm.devices import device_of
 from mpm.mapping import predict
-from mpm.windows import Windows
+from mpm.scaling import apply_scaling, fit_scaling
+from mpm.study import load
+from mpm.windows import Windows, make_windows
 
-LAYERS, SAMPLES, STEPS, BATCH = 14, 100, 12, 8
+STUDY, LAYERS, SAMPLES, STEPS, BATCH = "magmatic_nickel_mini", 14, 100, 12, 8
+COUNTS = 48, 96  # windows whose memory is compared
+GROWTH = 0.1  # GB that the larger number may take more: noise of the allocator
 PASSES = 5  # of 100 full passes those that are made; their time is multiplied
 
 
@@ -30,15 +38,44 @@ def main() -> None:
     """Print medians, ratios, differences and limits."""
     device_of("cpu")
     os.environ["MPM_RUN"] = "1"  # no progress bars
-    bench_ways(mae.preset("paper", LAYERS), 16, repeats=3)
-    for count in (32, 96):
-        print(child(__file__, f"memory of {count}"), end="", flush=True)
+    print(f"processor: {processor()}, {torch.get_num_threads()} threads")
+    windows = study_windows()
+    bench_ways(mae.preset("paper", windows.layers), windows, 16, repeats=3)
+    peaks = [float(child(__file__, f"memory of {count}")) for count in COUNTS]
+    for count, peak in zip(COUNTS, peaks, strict=True):
+        report(f"peak memory of {count} windows, with attribution (GB)", peak, 3)
+    report("  it grows by (GB)", peaks[1] - peaks[0], GROWTH)
 
 
-def bench_ways(config: mae.MAEConfig, count: int, *, repeats: int) -> None:
+def processor() -> str:
+    """Return the name of the processor, on Linux."""
+    place = Path("/proc/cpuinfo")
+    lines = place.read_text().splitlines() if place.exists() else []
+    named = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def study_windows() -> Windows:
+    """Return all windows of the study, standardised, or random ones if its files are not there."""
+    study, size = load(STUDY), mae.MAEConfig().window
+    try:
+        fetch.fetch(study)
+    except (OSError, ValueError) as error:
+        print(f"{STUDY} is not at hand ({error}); windows are random")
+        return random_windows((20, 20), LAYERS, size)
+    cubes = [datacube.build(study, region) for region in study.regions]
+    scaling = fit_scaling(cubes, [cube["valid"].values for cube in cubes])
+    return make_windows([apply_scaling(cube, scaling) for cube in cubes], size)
+
+
+def some(windows: Windows, count: int) -> np.ndarray:
+    """Return evenly spread centres, (count,)."""
+    return np.linspace(0, len(windows) - 1, count).astype(int)
+
+
+def bench_ways(config: mae.MAEConfig, windows: Windows, count: int, *, repeats: int) -> None:
     """Time both ways on the same windows, and compare what they find."""
-    model, index = Classifier(mae.build(config, seed=0).encoder).eval(), np.arange(count)
-    windows = random_windows((20, 20), config.layers, config.window)
+    model, index = Classifier(mae.build(config, seed=0).encoder).eval(), some(windows, count)
     passes, theirs, ours, likelihoods = by_turns(
         lambda: released_samples(model, windows, index, PASSES),
         lambda: released_attribution(model, windows, index),
@@ -99,18 +136,20 @@ def errors(model: Classifier, windows: Windows, index: np.ndarray) -> float:
     return float((np.abs(mean - likelihood) / (spread * (1 / few + 1 / SAMPLES) ** 0.5)).max())
 
 
-def bench_memory(config: mae.MAEConfig, count: int) -> None:
-    """Predict and explain in a process of its own."""
-    model, index = Classifier(mae.build(config, seed=0).encoder).eval(), np.arange(count)
-    windows = random_windows((20, 20), config.layers, config.window)
+def bench_memory(config: mae.MAEConfig, windows: Windows, count: int) -> float:
+    """Predict and explain in a process of its own, and return its peak memory (GB)."""
+    model, index = Classifier(mae.build(config, seed=0).encoder).eval(), some(windows, count)
     predict(model, windows, index, samples=SAMPLES)
     contributions(model, windows, index)
-    report(f"peak memory of {count} windows, with attribution (GB)", peak_memory(), 3)
+    return peak_memory()
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
         device_of("cpu")
-        bench_memory(mae.preset("paper", LAYERS), int(sys.argv[1].removeprefix("memory of ")))
+        # of random windows: reading a study takes memory of its own
+        bare = random_windows((20, 20), LAYERS, mae.MAEConfig().window)
+        size = mae.preset("paper", LAYERS)
+        print(bench_memory(size, bare, int(sys.argv[1].removeprefix("memory of "))))
     else:
         main()
