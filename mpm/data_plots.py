@@ -155,7 +155,7 @@ def class_maps(
         ax.set_facecolor(plots.NODATA)
     bar = fig.colorbar(image, ax=list(axes), ticks=range(len(planes)), shrink=0.8)
     bar.ax.set_yticklabels(names, fontsize=7)
-    plots.name_targets(axes[0])
+    plots.name_targets(fig, axes[0])
     return fig
 
 

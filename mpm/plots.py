@@ -299,7 +299,7 @@ def deposit_maps(
         divisor, units = readable_units(str(plane["units"].item()), plane.values)
         show_map(plane / divisor, ax, label=f"{readable(over)} ({units})", cmap="cividis")
         show_targets(ax, deposits[region], targets, region)
-    name_targets(axes[0])
+    name_targets(fig, axes[0])
     return fig
 
 
@@ -323,12 +323,12 @@ def show_targets(ax: Axes, deposits: pd.DataFrame, targets: Mapping, region: str
     ax.set_title(": ".join(filter(None, [readable(region), ", ".join(counts)])))
 
 
-def name_targets(ax: Axes) -> None:
+def name_targets(fig: Figure, ax: Axes) -> None:
     """Say below a figure which colour is which target's, of one of its maps."""
     handles, names = ax.get_legend_handles_labels()
     if names:  # outside, where it hides no deposit, on ground of its own
-        ax.figure.set_figheight(ax.figure.get_figheight() + 0.4)
-        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+        fig.set_figheight(fig.get_figheight() + 0.4)
+        fig.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
 
 
 def likelihood_maps(
