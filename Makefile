@@ -31,12 +31,13 @@ figures: $(STAMP)
 	@$(BIN) -m mpm run $(STUDY) $(ARGS)
 
 # One process runs the notebooks, in order and with their own parameters, each on the artefacts of
-# those before it; the other the tests, file by file. A part of them (ARGS) runs in one process and
+# those before it; the other the tests, file by file. Each trains on one thread: two that wait for each
+# other are slower where both processors are busy. A part of them (ARGS) runs in one process and
 # finds the artefacts of the last whole run.
 test: $(STAMP)
 	@$(if $(ARGS),,rm -rf "$(SCRATCH)";) mkdir -p "$(SCRATCH)"
 	@status=0; \
-	MPM_RUN=1 MPM_PROCESSED="$(SCRATCH)/processed" MPM_FIGURES="$(SCRATCH)/figures" \
+	MPM_RUN=1 MPM_THREADS=1 MPM_PROCESSED="$(SCRATCH)/processed" MPM_FIGURES="$(SCRATCH)/figures" \
 	$(BIN) -m pytest notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb tests \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 \
 	    $(if $(ARGS),,-n 2 --dist loadgroup --no-loadscope-reorder) \

@@ -215,7 +215,7 @@ def test_what_was_fine_tuned_otherwise_is_made_again(study, cubes, monkeypatch):
     assert set(again["head"]) == {"frozen"}
     before = first.loc[first["head"] == "frozen", "configuration"]
     assert set(again["configuration"]).isdisjoint(before)
-    monkeypatch.setattr(comparison.made_of, "code_hash", lambda *modules: "other")
+    monkeypatch.setattr(comparison.fingerprints, "code_hash", lambda *modules: "other")
     assert set(rows_of(study, cubes, variant, heads=heads)["head"]) == set(heads)
 
 

@@ -24,6 +24,7 @@ from mpm import (
     batch,
     cell_page,
     comparison,
+    continent,
     lawley_sample,
     mae,
     pipeline,
@@ -37,6 +38,7 @@ PLACEHOLDERS = {"STUDY": "demo", "NODE": "node", "HOST": "host"}
 LEFT_OUT = {
     "mpm run": "notebooks run for minutes, see test_end_to_end.py; which would run is checked",
     "mpm pretrain": "test_pretraining.py trains; study and options are checked",
+    "mpm map": "test_continent.py draws; study and options are checked",
     "mpm compare": "test_comparison.py trains; study, variants and options are checked",
     "srun": "there is no SLURM here; what it starts is checked as `mpm pretrain`",
     "dask worker": "it would wait for a scheduler; its options are checked",
@@ -237,6 +239,18 @@ def test_a_comparison_is_asked_for_as_the_line_says(line, compendium, monkeypatc
     (plan,) = plans
     assert len(plan.variants) == 2 and set(plan.heads) == {"probe", "full"}
     assert plan.seeds == (7, 8, 9)
+
+
+@pytest.mark.parametrize("line", lines_of("mpm map"))
+def test_a_map_is_asked_for_as_the_line_says(line, compendium, monkeypatch):
+    "Study, network and options are known; nothing is drawn"
+    asked = []
+    monkeypatch.setattr(
+        continent, "draw", lambda *given, **options: asked.append((given, options)) or []
+    )
+    assert cli.main(words_of_mpm(line)) == 0
+    ((_, options),) = asked
+    assert (options["tile"], options["share"], options["every"]) == (1024, 0.1, 10)
 
 
 # Other programs

@@ -124,7 +124,7 @@ def curves():
 def test_curves_that_reach_beyond_a_block_stand_out():
     (ax,) = split_plots.correlation_ranges(curves(), 20.0).axes
     drawn = {tuple(line.get_ydata()): line.get_color() for line in ax.get_lines()}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["moho"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Moho depth"]
     assert drawn[0.9, 0.2] == "C3" and drawn[0.3, 0.1] != "C3" and (0.0, 0.0) not in drawn
     assert ax.get_title() == "far south: 1 of 2 layers reach beyond a block"
     assert ax.get_xlabel() == "distance (km)"

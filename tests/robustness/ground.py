@@ -89,7 +89,7 @@ def write_results(home, monkeypatch):
     plane = cube["valid"].astype("float32")
     maps = xr.Dataset({"likelihood": plane / 2, "uncertainty": plane / 10})
     maps = {"west": maps.rio.write_crs(cube.rio.crs)}
-    map_files.write_prediction(study, "MVT", maps, {})
+    map_files.write_prediction(study, "MVT", maps, {"seed": 7})
     keys = {"study": "toy", "target": "MVT", "split": "blocks", "seed": 7, "method": "mae"}
     scores = {"fold": ["0"], "metric": ["auc"], "value": [0.7], "low": [0.6], "high": [0.8]}
     score_store.append_scores(study.processed / "scores.parquet", pd.DataFrame(scores), keys)

@@ -90,9 +90,12 @@ RUNS = [
         command="status tiny",
     ),
     Run(
-        "verify: never run",
-        lambda home: (home / TINY / "run.json").unlink(),
-        ["'tiny' has no record", "mpm run tiny"],
+        "verify: never run, no committed figures",
+        lambda home: [
+            (home / TINY / "run.json").unlink(),
+            (home / "figures/tiny/manifest.json").unlink(),
+        ],
+        ["manifest.json is missing", "mpm run tiny"],
         command="verify tiny",
     ),
     Run(
