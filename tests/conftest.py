@@ -28,8 +28,10 @@ def outputs(tmp_path_factory):
 def pytest_collection_modifyitems(items):
     "Where two processes share the work, a file's tests stay together, and so do the notebooks"
     for item in items:
-        is_notebook = item.path.suffix == ".ipynb"
-        item.add_marker(pytest.mark.xdist_group("notebooks" if is_notebook else item.path.stem))
+        group = "notebooks" if item.path.suffix == ".ipynb" else item.path.stem
+        if group in ("test_end_to_end", "test_jupyterlab"):  # they share minutes of work
+            group = "demo_run"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(tryfirst=True)

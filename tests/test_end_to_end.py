@@ -96,6 +96,9 @@ def test_the_crate_of_the_demo_is_whole(demo, tmp_path):
 def check_demo_scores(table):
     "Every method is scored under all splits, and none beats the true probability"
     mean = table[(table["fold"] == "mean") & (table["metric"] == "auc")]
+    # beside the methods lie rows of pairs, of the protocol as released, and of labels dealt anew
+    mean = mean[mean["split"].isin(["blocks", "random"])]
+    mean = mean[~mean["method"].str.startswith("shuffled:")]
     auc = mean.pivot(index="method", columns="split", values="value")
     assert set(auc.columns) == {"blocks", "random"} and auc.notna().all(axis=None)
     assert set(auc.index) == {*QUICK, "mae", "oracle"}

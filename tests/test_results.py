@@ -66,7 +66,9 @@ def scores_of_notebook_05():
     found = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if "evaluation.score_table" not in cell.source or "text/html" not in output["data"]:
+            if "evaluation.score_table" not in cell.source or "text/html" not in output.get(
+                "data", {}
+            ):
                 continue
             if cell["id"] == "real-ground-table":  # of other studies
                 continue
