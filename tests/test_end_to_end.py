@@ -95,16 +95,20 @@ def test_the_crate_of_the_demo_is_whole(demo, tmp_path):
 
 def check_demo_scores(table):
     "Every method is scored under all splits, and none beats the true probability"
-    mean = table[(table["fold"] == "mean") & (table["metric"] == "auc")]
-    # beside the methods lie rows of pairs, of the protocol as released, and of labels dealt anew
-    mean = mean[mean["split"].isin(["blocks", "random"])]
-    mean = mean[~mean["method"].str.startswith("shuffled:")]
-    auc = mean.pivot(index="method", columns="split", values="value")
+    auc = auc_of_methods(table)
     assert set(auc.columns) == {"blocks", "random"} and auc.notna().all(axis=None)
     assert set(auc.index) == {*QUICK, "mae", "oracle"}
     assert auc["blocks"].idxmax() == "oracle" and auc.loc["oracle", "blocks"] > 0.9
     trained = auc.loc[["logistic_regression", "gradient_boosting", "weights_of_evidence"], "blocks"]
     assert (trained > 0.6).all() and trained["logistic_regression"] < trained.max()
+
+
+def auc_of_methods(table):
+    "Methods down, splits across; beside them lie rows of pairs, of the protocol, of dealt labels"
+    mean = table[(table["fold"] == "mean") & (table["metric"] == "auc")]
+    mean = mean[mean["split"].isin(["blocks", "random"])]
+    mean = mean[~mean["method"].str.startswith("shuffled:")]
+    return mean.pivot(index="method", columns="split", values="value")
 
 
 def check_maps(study, target):
@@ -144,9 +148,7 @@ def test_a_real_study_runs_through_the_mirror(mirror, elsewhere):
     target = next(iter(study.targets))
     entries = record.entries(study)
     assert {entry["status"] for entry in entries.values()} == {"done"} and len(entries) == 7
-    table = scores(name)
-    blocks = table[(table["split"] == "blocks") & (table["fold"] == "mean")]
-    auc = blocks[blocks["metric"] == "auc"].set_index("method")["value"]
+    auc = auc_of_methods(scores(name))["blocks"]
     assert set(auc.index) == {*QUICK, "mae"} and auc.between(0, 1).all()
     check_maps(study, target)
 
