@@ -207,11 +207,11 @@ def contributions(
         How far the sums miss the difference of the scores, as a share of it: the largest of all
         networks.
     """
-    parts, gaps = [], []
+    parts, gaps, baselines = [], [], setting.baselines()
     for member in setting.members:
         attribution, gap = explain.integrated_gradients(
             member, setting.fold.windows, np.asarray(centres),
-            baselines=setting.baselines(), device=setting.device, label="explaining cells",
+            baselines=baselines, device=setting.device, label="explaining cells",
         )  # fmt: skip
         parts.append(attribution / len(setting.members))
         gaps.append(gap)

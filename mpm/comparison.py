@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import torch
 import xarray as xr
 
@@ -244,19 +245,20 @@ def _label(target: str, plan: Plan) -> str:
     return target
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table of comparisons; nothing if it is from before rows had a configuration."""
-    table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-    return table if "configuration" in table else pd.DataFrame()
+    if not path.exists() or "configuration" not in pyarrow.parquet.read_schema(path).names:
+        return pd.DataFrame()
+    return pd.read_parquet(path, columns=columns)
 
 
 def _known(path: Path, keys: dict) -> set[tuple[str, ...]]:
     """Return targets, heads, choices and what they were made of, of what is there already."""
-    table = _read(path)
+    columns = ["target", "head", "choice", "made_of"]
+    table = _read(path, [*keys, *columns])  # not the draws, which take most of it
     if table.empty:
         return set()
     here = np.logical_and.reduce([table[name] == value for name, value in keys.items()])
-    columns = ["target", "head", "choice", "made_of"]
     return set(table.loc[here, columns].itertuples(index=False, name=None))
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mpm.bootstrap import deposit_weights
 from mpm.prediction import BINS, Prediction, best_cells, calibration_edges, captured
-from mpm.ranking import Steps
+from mpm.ranking import Ranking, Steps
 
 
 def roc(prediction: Prediction, grid: np.ndarray) -> np.ndarray:
@@ -62,10 +62,7 @@ def precision_recall_of(steps: Steps, grid: np.ndarray) -> np.ndarray:
 
 
 def _steps(prediction: Prediction) -> Steps:
-    scores, count = np.unique(-prediction.p[prediction.y], return_counts=True)
-    negative = np.sort(-prediction.p[~prediction.y])
-    above, with_equal = (np.searchsorted(negative, scores, side) for side in ("left", "right"))
-    return Steps(np.cumsum(count), above, with_equal)
+    return Ranking(prediction.p).steps(np.flatnonzero(prediction.y))
 
 
 def capture_efficiency(prediction: Prediction, grid: np.ndarray) -> np.ndarray:

@@ -34,8 +34,8 @@ def fit(name: str, task: Task) -> Scorer:
     candidates (`baselines.CANDIDATES`), which learn from all positive training cells and a sample
     of the others; the winner is fitted on all of them, or, on features of a backbone, on the sample
     that the candidates learned from. The candidates of networks are the states of
-    one training in which early stopping takes a look: four with the preset "demo". No value or
-    label of a test cell is read.
+    one training in which early stopping takes a look: up to twelve with the preset "demo". No value
+    or label of a test cell is read.
 
     Parameters
     ----------

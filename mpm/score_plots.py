@@ -62,7 +62,8 @@ def score_dots(
     fig, axes = grid(len(metrics), len(splits), size, beside=2, sharey=True)
     for row, (metric, title) in zip(axes, metrics.items(), strict=True):
         for ax, split in zip(row, splits, strict=True):
-            if split not in own_axis.get(metric, ()):
+            apart = split in own_axis.get(metric, ())
+            if not apart:
                 ax.sharex(row[0])
             own = scores[(scores["metric"] == metric) & (scores["split"] == split)]
             _dots(ax, own.set_index("method").reindex(order))
@@ -70,13 +71,12 @@ def score_dots(
                 ax.axvline(chance[metric], color="0.6", linewidth=0.8, linestyle=":")
             for low, high in _bands(nulls, split, metric):
                 ax.axvspan(low, high, color=NULL, linewidth=0, zorder=0)
-            own = split in own_axis.get(metric, ())
-            ax.set(xlabel=f"{title}, own axis" if own else title)
+            ax.set(xlabel=f"{title}, own axis" if apart else title)
     for ax, split in zip(axes[0], splits, strict=True):
         ax.set_title(f"{readable(split)} split")
     note = "star: best method; blue: the pretrained network, fine-tuned; hollow: controls"
     note += "; dotted: a random ranking" if chance else ""
-    note += "; grey: 95 % of shifts of the labels" if nulls is not None else ""
+    note += f"; grey: {SHIFTED}" if nulls is not None else ""
     fig.supxlabel(textwrap.fill(note, int(13 * fig.get_figwidth())), fontsize=8)
     sns.despine(fig)
     return fig

@@ -282,7 +282,7 @@ def make_all(works: Sequence[Work], processes: int, label: str) -> list[dict[Key
 
 
 def _kind(method: str) -> str:
-    return "tables" if method.rpartition(":")[2] not in NETWORKS | NEEDS_BACKBONE else "networks"
+    return "networks" if method.rpartition(":")[2] in NETWORKS | NEEDS_BACKBONE else "tables"
 
 
 def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
