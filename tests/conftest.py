@@ -25,6 +25,7 @@ def outputs(tmp_path_factory):
         yield folder
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items):
     "Where two processes share the work, a file's tests stay together, and so do the notebooks"
     for item in items:

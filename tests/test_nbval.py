@@ -78,3 +78,14 @@ def test_stable_tables_of_the_notebooks_are_checked():
         marked[path.stem[:2]] = sum(map(is_checked, cells))
     assert marked.keys() == CHECKED.keys()
     assert all(marked[number] >= least for number, least in CHECKED.items()), marked
+
+
+def test_a_files_tests_share_a_process():
+    "Two processes take whole files: a notebook's cells, or a fixture's tests, are never dealt out"
+    files = ["tests/test_masking.py", "tests/test_kinds.py"]
+    words = [sys.executable, "-m", "pytest", *files, "-v", "-p", "no:cacheprovider"]
+    words += ["-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    ran = re.findall(r"^\[(gw\d)\].* PASSED (tests/\w+\.py)::", result.stdout, re.MULTILINE)
+    assert len(ran) > 10 and sorted({file for _, file in ran}) == sorted(files), result.stdout
+    assert len(set(ran)) == len(files)
