@@ -40,7 +40,7 @@ test: $(STAMP)
 	MPM_RUN=1 MPM_THREADS=1 MPM_PROCESSED="$(SCRATCH)/processed" MPM_FIGURES="$(SCRATCH)/figures" \
 	$(BIN) -m pytest notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb tests \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 \
-	    $(if $(ARGS),,-n 2 --dist loadgroup --no-loadscope-reorder) \
+	    $(if $(ARGS),,-n 2 --dist loadscope --no-loadscope-reorder) \
 	    --junitxml="$(SCRATCH)/report.xml" $(ARGS) || status=$$?; \
 	echo "Test report in build/test/report.xml, artefacts and figures of the notebooks beside it"; \
 	exit $$status

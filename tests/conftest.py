@@ -5,6 +5,7 @@ from pathlib import Path
 import hypothesis
 import matplotlib
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 matplotlib.use("Agg")
 # the same examples at every run: a failure is a change of ours, never of luck
@@ -25,14 +26,20 @@ def outputs(tmp_path_factory):
         yield folder
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items):
+class ByFile(LoadScopeScheduling):
     "Where two processes share the work, a file's tests stay together, and so do the notebooks"
-    for item in items:
-        group = "notebooks" if item.path.suffix == ".ipynb" else item.path.stem
-        if group in ("test_end_to_end", "test_jupyterlab"):  # they share minutes of work
-            group = "demo_run"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid):
+        file = nodeid.split("::")[0]
+        if file.endswith(".ipynb"):
+            return "notebooks"
+        # these two share a run of the demo, which takes minutes
+        shared = ("test_end_to_end.py", "test_jupyterlab.py")
+        return "demo run" if file.endswith(shared) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

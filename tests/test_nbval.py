@@ -65,7 +65,7 @@ def test_an_edited_number_fails_where_output_is_checked(notebook):
 def test_the_commands_of_ci_run_nbval_this_way():
     "`make test` gives the options that the test above gives, on every notebook, the overview last"
     make = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--nbval-lax --nbval-current-env" in make and "--dist loadgroup" in make
+    assert "--nbval-lax --nbval-current-env" in make and "--dist loadscope" in make
     assert "notebooks/0[1-9]_*.ipynb notebooks/00_*.ipynb" in make
 
 
@@ -82,9 +82,9 @@ def test_stable_tables_of_the_notebooks_are_checked():
 
 def test_a_files_tests_share_a_process():
     "Two processes take whole files: a notebook's cells, or a fixture's tests, are never dealt out"
-    files = ["tests/test_masking.py", "tests/test_kinds.py"]
+    files = ["tests/test_points.py", "tests/test_metrics.py"]
     words = [sys.executable, "-m", "pytest", *files, "-v", "-p", "no:cacheprovider"]
-    words += ["-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    words += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]
     result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     ran = re.findall(r"^\[(gw\d)\].* PASSED (tests/\w+\.py)::", result.stdout, re.MULTILINE)
     assert len(ran) > 10 and sorted({file for _, file in ran}) == sorted(files), result.stdout
