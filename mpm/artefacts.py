@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -240,13 +240,22 @@ def read_table(path: Path, notebook: str) -> pd.DataFrame:
         return pd.read_parquet(require(path, notebook))
 
 
-def read_tables(places: Mapping[Path, str]) -> pd.DataFrame:
+def read_tables(
+    places: Mapping[Path, str],
+    *,
+    columns: Sequence[str] | None = None,
+    only: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Read tables of the same columns one below the other, without a second copy of them.
 
     Parameters
     ----------
     places : mapping of str
         Path to the notebook that writes it, as for `read_table`.
+    columns : sequence of str, optional
+        Those to read, instead of all.
+    only : mapping of str, optional
+        Columns and the value that they have in the rows to read.
 
     Returns
     -------
@@ -259,9 +268,14 @@ def read_tables(places: Mapping[Path, str]) -> pd.DataFrame:
         As of `read_table`.
     """
     tables = []
+    filters = [(column, "==", value) for column, value in (only or {}).items()] or None
     for path, notebook in places.items():
         with _undamaged(path, notebook):
-            tables.append(pyarrow.parquet.read_table(require(path, notebook)))
+            tables.append(
+                pyarrow.parquet.read_table(
+                    require(path, notebook), columns=columns, filters=filters
+                )
+            )
     joined = pyarrow.concat_tables(tables, promote_options="permissive")
     del tables  # else every column is held twice until all are converted
     rows = joined.to_pandas(split_blocks=True, self_destruct=True)

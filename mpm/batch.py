@@ -8,6 +8,7 @@ from typing import Any
 
 from mpm import fetch
 from mpm.study import load, studies
+from mpm.study_errors import first_lines
 
 
 def run_all(words: list[str], *, jobs: int = 1) -> dict[str, str]:
@@ -55,15 +56,10 @@ def _obstacle(name: str) -> str:
     try:
         fetch.fetch(load(name))
     except (FileNotFoundError, ConnectionError) as error:
-        return f"skipped: {_start(error)}"
+        return f"skipped: {first_lines(error)}"
     except (ValueError, OSError) as error:
-        return f"failed: {_start(error)}"
+        return f"failed: {first_lines(error)}"
     return ""
-
-
-def _start(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])
 
 
 def _run(name: str, words: list[str], lock: threading.Lock) -> int:

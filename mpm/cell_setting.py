@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from mpm import datacube, deposits, devices, explain, explained_cells, mapping
-from mpm.classifier import Classifier, classifier_path, load_classifier
+from mpm.classifier import Classifier, drawing_paths, load_classifier
 from mpm.encoder import Encoder
 from mpm.folds import Fold, labels, open_fold, read_settings
 from mpm.labels import read_deposits
@@ -118,8 +118,7 @@ def open_setting(
     settings, _ = read_settings(study)
     maps, facts = mapping.read_maps(study, target), mapping.read_facts(study, target)
     classifier, *others = (
-        load_classifier(classifier_path(study, target, "final", 0, member=k)).classifier
-        for k in range(facts.get("ensemble", 1))
+        load_classifier(folder).classifier for folder in drawing_paths(study, target, facts)
     )
     fold, backbone = open_fold(study, cubes, "final", 0, settings)
     positive, deposit = labels(cubes, fold.windows, target)

@@ -126,3 +126,9 @@ def classifier_path(study: Study, target: str, split: str, fold: int, *, member:
     """
     name = f"{split}_{fold}" + (f"_member_{member}" if member else "")
     return study.processed / target / "classifiers" / name
+
+
+def drawing_paths(study: Study, target: str, facts: dict) -> list[Path]:
+    """Return where the networks lie that drew a study's map, as the facts of the map count them."""
+    count = facts.get("ensemble", 1)
+    return [classifier_path(study, target, "final", 0, member=k) for k in range(count)]

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mpm import artefacts, datacube, explain, fetch, mae, map_files, map_styles
-from mpm.classifier import Classifier, classifier_path, load_classifier
+from mpm.classifier import Classifier, drawing_paths, load_classifier
 from mpm.devices import device_of
 from mpm.explained_cells import BASELINES, EVERY, SHARE
 from mpm.scaling import Scaling
@@ -99,11 +99,7 @@ def draw(
 def _networks(study: Study, target: str, network: Study) -> tuple[list[Classifier], dict]:
     """Load all networks behind a study's map, and say what draws the map."""
     network.target(target)
-    drew = map_files.read_facts(network, target)
-    folders = [
-        classifier_path(network, target, "final", 0, member=k)
-        for k in range(drew.get("ensemble", 1))
-    ]
+    folders = drawing_paths(network, target, map_files.read_facts(network, target))
     facts: dict[str, Any] = {"study": study.name, "target": target, "network": network.name}
     facts |= {"split": "final", "ensemble": len(folders)}
     facts |= {"inputs": fetch.input_checksums(study)}

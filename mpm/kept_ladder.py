@@ -50,9 +50,7 @@ def keep(study: str, target: str, *, seed: int = 7, repeats: int = 5, processes:
     if few:
         raise ValueError(few)
     window = mae.preset("demo", next(iter(cubes.values())).sizes["layer"]).window
-    settings = pretraining.split_settings(
-        setup, cubes, window, seed=seed, folds=5, random_folds=1, region_folds=-1, block_km=0.0
-    )
+    settings = pretraining.split_settings(setup, cubes, window, seed=seed)
     rows = as_released.ladder(
         setup,
         target,

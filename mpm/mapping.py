@@ -1,6 +1,6 @@
 """Prediction: a likelihood and an uncertainty for cells, and the maps made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +325,19 @@ def predictions_path(study: Study, target: str, source: str) -> Path:
     return study.processed / target / f"predictions_{source}.parquet"
 
 
-def read_predictions(study: Study, target: str) -> pd.DataFrame:
+def read_predictions(
+    study: Study, target: str, *, columns: Sequence[str] | None = None, **only: str
+) -> pd.DataFrame:
     """Read the test-cell predictions of all methods.
+
+    Parameters
+    ----------
+    study : Study
+    target : str
+    columns : sequence of str, optional
+        Those of `PREDICTION_COLUMNS` to read, instead of all.
+    **only : str
+        Columns and the value that they have in the rows to read, such as split="blocks".
 
     Raises
     ------
@@ -335,7 +346,9 @@ def read_predictions(study: Study, target: str) -> pd.DataFrame:
     """
     sources = {"mae": "03_fine_tuning", "baselines": "04_baselines"}
     return artefacts.read_tables(
-        {predictions_path(study, target, name): notebook for name, notebook in sources.items()}
+        {predictions_path(study, target, name): notebook for name, notebook in sources.items()},
+        columns=columns,
+        only=only,
     )
 
 

@@ -25,6 +25,7 @@ DPI = 150
 DRAWN = 1000  # cells along a side of a map that are drawn: more than a panel has pixels
 NODATA = "0.90"  # light grey, no colour of any scale
 UNEXPLAINED = 0.65  # mid-grey: predicted ground without an explanation
+CELLS_ON_RANKS = "#FF40A0"  # light enough for dark ground, and unlike green and yellow to any eye
 TARGET_COLORS = ["red", "black", "magenta", "orange", "blue", "saddlebrown", "green", "purple"]
 # names of layers that a reader may not know for what they are
 _SPELT_OUT = {"lab": "LAB depth", "moho": "Moho depth", "lab_depth": "LAB depth"}
@@ -363,9 +364,6 @@ def _shared_limits(name: str, results: Sequence[xr.Dataset]) -> tuple[float, flo
         return 0.0, 1.0
     values = np.concatenate([result[name].values.ravel() for result in results])
     return 0.0, float(np.nanpercentile(values, 99))
-
-
-CELLS_ON_RANKS = "#FF40A0"  # light enough for dark ground, and unlike green and yellow to any eye
 
 
 def held_out_maps(

@@ -4,6 +4,7 @@ import pandas as pd
 
 from mpm import freshness, record, steps
 from mpm.study import Study, load, studies
+from mpm.study_errors import first_lines
 
 COLUMNS = ["study", "notebook", "state", "made", "why"]
 _STATES = ("never run", "failed", "interrupted")
@@ -41,8 +42,7 @@ def _rows_or_why_not(name: str) -> list[tuple[str, ...]]:
     try:
         return _rows(load(name))
     except (ValueError, OSError) as error:
-        why = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        return [(name, "all", "unreadable", "", why)]
+        return [(name, "all", "unreadable", "", first_lines(error))]
 
 
 def _rows(setup: Study) -> list[tuple[str, ...]]:

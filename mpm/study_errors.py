@@ -72,3 +72,9 @@ def _known_keys(place: list, keys: Mapping[str, Sequence[str]]) -> str:
     known = [key for key in keys[place[0] if len(place) > 1 else ""] if key != "path"]
     near = difflib.get_close_matches(str(place[-1]).lower(), known, n=1, cutoff=0.7)
     return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+
+
+def first_lines(error: Exception, count: int = 2) -> str:
+    """Return the first lines of an error that are not empty, in one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:count])

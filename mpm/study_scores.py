@@ -76,7 +76,7 @@ def keep(study: str, target: str, *, seed: int = 7) -> Path:
             f"the last run on {study!r} was of {run.get('target', target)}, seed {made['seed']}; "
             f"`mpm run {study} --target {target} --seed {seed}` again"
         )
-    tested = read_predictions(setup, target)[["split", "method"]].drop_duplicates()
+    tested = read_predictions(setup, target, columns=["split", "method"]).drop_duplicates()
     last = pd.MultiIndex.from_frame(tested)  # older scores of other methods may lie beside them
     fresh = pd.MultiIndex.from_frame(own[["split", "method"]]).isin(last)
     own = own[fresh | (own["method"] == "oracle")]

@@ -316,6 +316,8 @@ def test_tables_are_read_one_below_the_other(tmp_path):
     found = artefacts.read_tables(places)
     pd.testing.assert_frame_equal(found, pd.concat([one, other], ignore_index=True))
     found.loc[2, "likelihood"] = 0.5  # nothing of it is read-only
+    part = artefacts.read_tables(places, columns=["method", "row"], only={"method": "forest"})
+    assert part.to_dict("list") == {"method": ["forest"], "row": [3]}
     (tmp_path / "other.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"other.parquet is damaged .* 04_baselines again"):
         artefacts.read_tables(places)

@@ -388,6 +388,7 @@ def test_predictions_of_both_notebooks_are_read_together(tmp_path):
         pd.DataFrame({"method": ["forest"]}), mapping.predictions_path(study, "MVT", "baselines")
     )
     assert mapping.read_predictions(study, "MVT")["method"].tolist() == ["mae", "forest"]
+    assert mapping.read_predictions(study, "MVT", method="mae")["method"].tolist() == ["mae"]
     with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
         mapping.read_predictions(study, "CD")
 
