@@ -17,6 +17,8 @@ from mpm.study_scores import FACTS
 COLUMNS = ["topic", "row", "what", "value"]
 DIGITS = 4
 RUN = "06_explanation"
+MISSED = "known deposits that are missed (ground that ranked as high where they were held out)"
+NEW = "first targets without a known deposit (latitude, longitude)"
 
 
 def folder() -> Path:
@@ -110,22 +112,49 @@ def keep(study: str, target: str) -> Path:
     return place
 
 
-def read(topic: str) -> pd.DataFrame:
-    """Read one topic of all that is kept, a column a study and target.
+def summary(count: int = 4) -> pd.DataFrame:
+    """Lay side by side what leads on each study that is kept.
 
     Parameters
     ----------
-    topic : str
-        "importance", "kinds", "mineral system", "misses", "targets" or "web map".
+    count : int
+        Layers, misses or targets that are named, at most.
 
     Returns
     -------
     DataFrame
-        Index row and what; empty if nothing is kept.
+        Texts, a column a study and target: leading layers of each method with their share, leading
+        layers of each kind, misses with the share of ground that ranked as high where they were
+        held out, and the first targets without a known deposit; empty if nothing is kept.
     """
-    parts = {}
-    for each in sorted(folder().glob("*.csv")):
-        table = pd.read_csv(each, dtype=str, keep_default_na=False)
-        own = table[table["topic"] == topic].set_index(["row", "what"])["value"]
-        parts[each.stem] = own
-    return pd.DataFrame(parts).fillna("")
+    columns = {}
+    for place in sorted(folder().glob("*.csv")):
+        rows = pd.read_csv(place, dtype=str, keep_default_na=False)
+        topics = {
+            name: part.pivot(index="row", columns="what", values="value").loc[
+                part["row"].unique(), part["what"].unique()
+            ]
+            for name, part in rows.groupby("topic")
+        }
+        kinds, lost, new = topics["kinds"], topics["misses"][:count], topics["targets"]
+        new = new[new["known"] == "0"][:count]
+        ranks = lost["held_out"].astype(float)
+        columns[place.stem] = {
+            **_leads(topics["importance"].astype(float), count),
+            **kinds["leading layers"].rename("kind {}".format),
+            MISSED: ", ".join(
+                f"{name} ({r:.0%})" for name, r in zip(lost["name"], ranks, strict=True)
+            ),
+            NEW: "; ".join(new["latitude"] + ", " + new["longitude"]),
+            "web map (MB)": topics["web map"]["MB"].iloc[0],
+        }
+    return pd.DataFrame(columns).fillna("")
+
+
+def _leads(shares: pd.DataFrame, count: int) -> dict[str, str]:
+    """Name the layers that each method gives most, with their share."""
+    leads = {}
+    for method, own in shares.items():
+        most = own.sort_values(ascending=False, kind="stable")[:count]
+        leads[str(method)] = ", ".join(f"{layer} {share:.0%}" for layer, share in most.items())
+    return leads

@@ -16,7 +16,8 @@ def ran(home):  # noqa: F811
     importances["trees"] = pd.Series({"noise": 1.0, "faults": 1.0})
     kinds = pd.DataFrame({"cells": [12], "leading layers": ["faults +0.50"]}, index=[1])
     misses = pd.DataFrame({"name": ["Sherman"], "held_out": [0.912345]})
-    targets = pd.DataFrame({"region": ["west"], "rank": [1], "leading": [""]})
+    places = {"latitude": [37.0, 38.1], "longitude": [-91.0, -90.5], "known": [2, 0]}
+    targets = pd.DataFrame({"rank": [1, 2], "leading": ["faults", ""]} | places)
     system = pd.DataFrame({"pathway": [0.5]}, index=[1])
     study_explanations.write(
         setup, "MVT", importances, kinds, misses, targets, system, page_bytes=3_100_000
@@ -42,9 +43,16 @@ def test_a_run_is_kept_with_what_it_was_made_of(ran):
         ["mineral system", "1", "pathway", "0.5"],
         ["misses", "0", "name", "Sherman"],
         ["misses", "0", "held_out", "0.9123"],
-        ["targets", "0", "region", "west"],
         ["targets", "0", "rank", "1"],
-        ["targets", "0", "leading", ""],
+        ["targets", "0", "leading", "faults"],
+        ["targets", "0", "latitude", "37"],
+        ["targets", "0", "longitude", "-91"],
+        ["targets", "0", "known", "2"],
+        ["targets", "1", "rank", "2"],
+        ["targets", "1", "leading", ""],
+        ["targets", "1", "latitude", "38.1"],
+        ["targets", "1", "longitude", "-90.5"],
+        ["targets", "1", "known", "0"],
         ["web map", "web_map.html", "MB", "3.1"],
     ]
     facts = artefacts.read_json(place.with_suffix(".json"))
@@ -52,13 +60,20 @@ def test_a_run_is_kept_with_what_it_was_made_of(ran):
     assert facts["notebooks"]["06_explanation"]["parameters"] == {"kinds": 1}
 
 
-def test_a_topic_of_all_that_is_kept_is_read(ran):
-    "A column a study and target"
-    assert study_explanations.read("importance").empty
+def test_all_that_is_kept_is_laid_side_by_side(ran):
+    "What leads, a column a study and target; targets that hold a known deposit are not new"
+    assert study_explanations.summary().empty
     study_explanations.keep("tiny", "MVT")
-    found = study_explanations.read("importance")
-    assert found.loc[("faults", "network")].to_dict() == {"tiny_MVT": "0.75"}
-    assert len(found) == 4
+    assert study_explanations.summary(count=1).to_dict() == {
+        "tiny_MVT": {
+            "network": "faults 75%",
+            "trees": "faults 50%",
+            "kind 1": "faults +0.50",
+            study_explanations.MISSED: "Sherman (91%)",
+            study_explanations.NEW: "38.1, -90.5",
+            "web map (MB)": "3.1",
+        }
+    }
 
 
 def test_a_run_that_is_not_there_is_named(ran):
