@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
-from mpm import plots
+from mpm import map_plots, plots
 from mpm.study import Target
 
 LOCAL = CRS.from_proj4("+proj=laea +lat_0=11 +lon_0=22 +ellps=GRS80 +units=m")
@@ -64,7 +64,7 @@ def test_saving_twice_gives_the_same_bytes(outputs):
     "A PNG in the study's folder, without date or software version; the old one is replaced"
     contents = []
     for _ in range(2):
-        fig = plots.likelihood_maps({"west": cube()}, {"west": DEPOSITS}, title="demo")
+        fig = map_plots.likelihood_maps({"west": cube()}, {"west": DEPOSITS}, title="demo")
         place = plots.save(fig, "demo", "05_maps")
         contents.append(place.read_bytes())
     assert place == outputs / "figures" / "demo" / "05_maps.png"
@@ -80,7 +80,7 @@ def test_a_map_of_a_region_is_a_small_file():
     smooth = 12 * gaussian_filter(np.random.default_rng(0).normal(size=(192, 192)), 6)
     large["likelihood"][:] = 1 / (1 + np.exp(-smooth))
     large["uncertainty"][:] = np.abs(smooth) / 20
-    fig = plots.likelihood_maps({"west": large}, {"west": DEPOSITS}, title="demo")
+    fig = map_plots.likelihood_maps({"west": large}, {"west": DEPOSITS}, title="demo")
     assert plots.save(fig, "demo", "05_large").stat().st_size < 300_000
 
 
@@ -172,7 +172,7 @@ def test_likelihood_maps_share_one_scale():
     "A row a quantity, a column a region, one scale a row: likelihood 0 to 1, uncertainty from 0"
     east = cube(seed=1)
     east["uncertainty"] = 3 * east["uncertainty"]
-    fig = plots.likelihood_maps(
+    fig = map_plots.likelihood_maps(
         {"west": cube(), "east": east}, {"west": DEPOSITS, "east": DEPOSITS[:1]}, title="MVT"
     )
     panels = [ax for ax in fig.axes if maps(ax)]
@@ -195,14 +195,14 @@ def test_likelihood_maps_share_one_scale():
 
 
 def test_likelihood_alone_makes_one_row():
-    fig = plots.likelihood_maps({"west": cube().drop_vars("uncertainty")})
+    fig = map_plots.likelihood_maps({"west": cube().drop_vars("uncertainty")})
     assert [ax.get_title() for ax in fig.axes if maps(ax)] == ["west: likelihood"]
 
 
 def test_layer_maps_show_units_and_shares():
     "Continuous layers with their units, one-hot planes from 0 to 1; spare panels stay empty"
     layers = ["gravity", "rock=black_shale", "gravity"]
-    fig = plots.layer_maps(cube(), layers, title="evidence", columns=2)
+    fig = map_plots.layer_maps(cube(), layers, title="evidence", columns=2)
     panels = [ax for ax in fig.axes if maps(ax)]
     titles = ["gravity", "rock: black shale\n(yellow: yes)", "gravity"]
     assert [ax.get_title() for ax in panels] == titles
@@ -218,18 +218,18 @@ def test_long_distances_are_drawn_in_kilometres():
     far = cube()
     far["units"] = ("layer", ["m" for _ in far["layer"]])
     far["evidence"][0] = 30_000
-    ax = plots.layer_maps(far, ["gravity"], title="").axes[0]
+    ax = map_plots.layer_maps(far, ["gravity"], title="").axes[0]
     assert ax.child_axes[0].get_ylabel() == "km"
     np.testing.assert_allclose(maps(ax)[0].get_array(), 30)
     far["evidence"][0] = 300
-    ax = plots.layer_maps(far, ["gravity"], title="").axes[0]
+    ax = map_plots.layer_maps(far, ["gravity"], title="").axes[0]
     assert ax.child_axes[0].get_ylabel() == "m"
 
 
 @pytest.mark.parametrize(("cells", "length"), [(12, 2), (60, 8), (200, 20)])
 def test_the_scale_bar_is_as_long_as_it_says(cells, length):
     "About a quarter of the width, one digit, in kilometres of the map"
-    fig = plots.layer_maps(cube((8, cells)), ["gravity"], title="", columns=1)
+    fig = map_plots.layer_maps(cube((8, cells)), ["gravity"], title="", columns=1)
     (bar,) = fig.axes[0].artists
     (line,) = bar.size_bar.get_children()
     assert line.get_width() == pytest.approx(length)
@@ -241,7 +241,7 @@ def test_the_scale_bar_is_read_on_any_ground(value):
     "Dark on light, in the picture itself, over the darkest and the lightest colour"
     plain = cube((40, 60))
     plain["evidence"][1] = value
-    fig = plots.layer_maps(plain, ["rock=black_shale"], title="")
+    fig = map_plots.layer_maps(plain, ["rock=black_shale"], title="")
     fig.canvas.draw()
     picture = np.asarray(fig.canvas.buffer_rgba())[..., :3].mean(axis=-1)[::-1] / 255
     (bar,) = fig.axes[0].artists
@@ -258,7 +258,7 @@ def test_panels_are_even_and_nothing_is_cut_off():
     )
     layers = [*wide["layer"].values, *wide["layer"].values]
     title = "a title wider than all panels" * 5
-    fig = plots.layer_maps(wide, layers, title=title, columns=2)
+    fig = map_plots.layer_maps(wide, layers, title=title, columns=2)
     boxes = [ax.get_window_extent() for ax in fig.axes]
     assert np.ptp([[box.width, box.height] for box in boxes], axis=0).max() < 1e-6
     outer = [ax.get_tightbbox() for ax in fig.axes] + [fig._suptitle.get_window_extent()]
@@ -297,10 +297,10 @@ def test_a_layer_of_a_lazy_cube_is_computed_once():
     lazy = whole.chunk(layer=1, y=4).assign_coords(whole.coords)
     data = lazy["evidence"].data.map_blocks(noted, dtype="float32", meta=np.empty((0, 0, 0)))
     lazy["evidence"] = lazy["evidence"].copy(data=data)
-    plots.layer_maps(lazy, ["gravity"], title="")
+    map_plots.layer_maps(lazy, ["gravity"], title="")
     assert sorted(asked) == [(0, 0, 0), (0, 1, 0)]
     targets = {"MVT": Target(types=("MVT",))}
-    plots.deposit_maps({"west": lazy}, {"west": DEPOSITS}, targets, over="gravity")
+    map_plots.deposit_maps({"west": lazy}, {"west": DEPOSITS}, targets, over="gravity")
     assert len(asked) == 4
 
 
@@ -316,7 +316,7 @@ def test_deposit_maps_count_deposits_of_each_target():
     "By deposit, not by row, and only of the target's types"
     twice = pd.concat([DEPOSITS, DEPOSITS[:1].assign(x=501_000.0)])
     targets = {"MVT": Target(types=("MVT",)), "all": Target(types=None)}
-    fig = plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
+    fig = map_plots.deposit_maps({"west": cube()}, {"west": twice}, targets, over="gravity")
     assert fig.axes[0].get_title() == "west: 1 MVT, 2 all"
     (legend,) = fig.legends
     assert [entry.get_text() for entry in legend.texts] == ["MVT", "all"]
@@ -336,16 +336,16 @@ def test_missing_evidence_is_written_in_percent():
             "missing": [0.0, 12.5, 100.0, 3.0],
         }
     )
-    fig = plots.missing_table(coverage)
+    fig = map_plots.missing_table(coverage)
     ax = fig.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a x"]
     regions = [label.get_text() for label in ax.get_xticklabels()]
     found = np.array(texts(ax)).reshape(2, 2)
     assert found[0, regions.index("east")] == "12.5" and found[1, regions.index("west")] == "100.0"
     assert fig.axes[1].get_ylabel() == "missing (% of valid cells)"
-    few = plots.missing_table(coverage.assign(missing=coverage["missing"] / 100 * 2.4))
+    few = map_plots.missing_table(coverage.assign(missing=coverage["missing"] / 100 * 2.4))
     assert few.axes[0].collections[0].get_clim() == (0, 2.4)  # as far as there are data
-    none = plots.missing_table(coverage.assign(missing=0.1))
+    none = map_plots.missing_table(coverage.assign(missing=0.1))
     assert none.axes[0].collections[0].get_clim() == (0, 1)
 
 
@@ -354,7 +354,7 @@ def test_held_out_maps_have_a_column_a_method():
     ranks = {"west": cube()["likelihood"], "east": cube(seed=1)["likelihood"]}
     positive = np.zeros((8, 12), bool)
     positive[7, 2] = True
-    fig = plots.held_out_maps({"mae": ranks, "gradient_boosting": ranks}, [positive] * 2)
+    fig = map_plots.held_out_maps({"mae": ranks, "gradient_boosting": ranks}, [positive] * 2)
     panels = [ax for ax in fig.axes if maps(ax)]
     assert [ax.get_title() for ax in panels] == [
         "west: MAE, fine-tuned",
@@ -371,7 +371,7 @@ def test_held_out_maps_of_many_methods_go_on_below():
     "Three methods, two across: the third starts a new row of both regions, beside nothing"
     ranks = {"west": cube()["likelihood"], "east": cube(seed=1)["likelihood"]}
     methods = dict.fromkeys(["mae", "gradient_boosting", "random_forest"], ranks)
-    fig = plots.held_out_maps(methods, [np.zeros((8, 12), bool)] * 2, across=2)
+    fig = map_plots.held_out_maps(methods, [np.zeros((8, 12), bool)] * 2, across=2)
     titles = [ax.get_title() for ax in fig.axes if maps(ax)]
     assert titles[2:] == [
         "east: MAE, fine-tuned",
@@ -392,7 +392,7 @@ def test_contrasts_are_drawn_with_their_error():
             "used": [True, False],
         }
     )
-    ax = plots.contrast_bars(table, minimum=1.5).axes[0]
+    ax = map_plots.contrast_bars(table, minimum=1.5).axes[0]
     assert [bar.get_width() for bar in ax.patches] == [-0.5, 2.0]
     assert [to_rgb(bar.get_facecolor()) for bar in ax.patches] == [to_rgb("0.7"), to_rgb("C0")]
     whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
@@ -407,7 +407,7 @@ def test_an_overview_has_four_layers_and_three_maps():
     "Deposits on the likelihood only, which goes from 0 to 1; explanation symmetric, over land"
     west = cube()
     attribution = west["evidence"][0] - 0.5
-    fig = plots.overview(
+    fig = map_plots.overview(
         west, ["gravity"] * 4, west, attribution.rio.write_crs(32633), DEPOSITS,
         attribution_label="contribution of faults",
     )  # fmt: skip

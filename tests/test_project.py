@@ -140,6 +140,7 @@ LEVELS = [
     },
     {
         "plots",
+        "map_plots",
         "score_plots",
         "data_plots",
         "model_plots",
