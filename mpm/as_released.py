@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import methods, metrics, trials
+from mpm import methods, metrics, trial_work, trials
 from mpm.folds import Fold, labels, make_fold
 from mpm.labels import likely_negatives, summed_distance
 from mpm.methods import Scorer, Task
@@ -22,7 +22,7 @@ from mpm.scaling import Scaling, apply_scaling, fit_scaling
 from mpm.score_runs import by_fold
 from mpm.splits import SplitSettings
 from mpm.study import Study
-from mpm.trials import Bench
+from mpm.trial_folds import Bench
 from mpm.windows import Windows, make_windows, window_centres
 
 QUANTILES = (0.75, 1.0)  # of the summed distance: negatives are the cells least like deposits
@@ -109,7 +109,9 @@ def ladder(
         for number in range(split_settings.folds if how.blocks else repeats)
         for name in names
     ]
-    made = trials.make(bench, wanted, trials.predictions, name="as_released", processes=processes)
+    made = trial_work.make(
+        bench, wanted, trials.predictions, name="as_released", processes=processes
+    )
     return pd.concat(made.values(), ignore_index=True)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from mpm import methods, trials
+from mpm import methods, trial_work
 from mpm.methods import SHUFFLED, Task
 from mpm.splits import SplitSettings
 from mpm.study import Study
-from mpm.trials import Bench, Key
+from mpm.trial_folds import Bench, Key
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     bench = Bench(study, target, split_settings, preset, seed, device, fit)
     own = {"draws": draws}
     work = partial(aucs, draws=draws)
-    made = trials.make(bench, wanted, work, name="shuffles", processes=processes, own=own)
+    made = trial_work.make(bench, wanted, work, name="shuffles", processes=processes, own=own)
     parts = [
         rows.assign(split=split, fold=fold, method=method)
         for (split, fold, method), rows in made.items()

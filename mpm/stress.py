@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mpm import artefacts, datacube, kept_networks, methods, trials
+from mpm import artefacts, datacube, kept_networks, methods, trial_work, trials
 from mpm.folds import Fold
 from mpm.labels import sample_cells
 from mpm.methods import Task
@@ -21,7 +21,8 @@ from mpm.stress_table import Drawn, Plan, draw, mixed, record, score_predictions
 from mpm.stress_table import keep as keep
 from mpm.stress_table import read as read
 from mpm.study import Study
-from mpm.trials import Bench, Key, Work
+from mpm.trial_folds import Bench, Key
+from mpm.trial_work import Work
 from mpm.windows import make_windows
 
 SIDES = (0, 25, 50, 100, 200, 400, 600, 800, 1000)  # km
@@ -135,7 +136,7 @@ def _network(bench: Bench, key: Key) -> str:
 
 def _scored(bench: Bench, parts: Sequence[Part], processes: int, plan: Plan) -> pd.DataFrame:
     """Do all parts in one pool and tidy what they give."""
-    made = trials.make_all([part.work for part in parts], processes, "stress")
+    made = trial_work.make_all([part.work for part in parts], processes, "stress")
     rows = [
         (key, score_predictions(table, *part.what, plan) if part.what else table)
         for part, tables in zip(parts, made, strict=True)

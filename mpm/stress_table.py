@@ -9,7 +9,7 @@ import pandas as pd
 
 from mpm import artefacts, metrics
 from mpm.study import Study
-from mpm.trials import Bench, Key
+from mpm.trial_folds import Bench, Key
 
 COLUMNS = "study target split fold seed method stress level name metric value low high".split()
 KEYS = COLUMNS[:3] + COLUMNS[4:7]  # of what is scored together, all folds at once

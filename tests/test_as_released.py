@@ -4,7 +4,7 @@ import pytest
 from helpers import written_study
 from sklearn.metrics import roc_auc_score
 
-from mpm import as_released, datacube, fetch, trials
+from mpm import as_released, datacube, fetch, methods, trial_folds, trials
 from mpm import labels as labels_
 from mpm.as_released import PER_POSITIVE, RULE, STEPS, protocol_fold
 from mpm.folds import labels
@@ -24,7 +24,7 @@ def study(tmp_path, monkeypatch):
 
 def made(study, step, number=0):
     "A fold of a step, its positive cells, and its cubes"
-    bench = trials.Bench(study, "MVT", SETTINGS, "demo", 7, build=protocol_fold)
+    bench = trial_folds.Bench(study, "MVT", SETTINGS, "demo", 7, build=protocol_fold)
     cubes = datacube.read_cubes(study)
     fold = protocol_fold(bench, cubes, step, number)
     return fold, labels(cubes, fold.windows, "MVT")[0], cubes
@@ -115,7 +115,7 @@ def test_the_last_step_holds_out_blocks(study):
 def test_the_rule_scores_by_minus_the_summed_distance(study):
     "To training positives, whichever cells are asked for"
     fold, positive, cubes = made(study, "as_released")
-    task = trials.Task(fold, positive, positive - 1, ("magnetics", "gravity"), cubes, 7)
+    task = methods.Task(fold, positive, positive - 1, ("magnetics", "gravity"), cubes, 7)
     known = fold.windows.centres(fold.train[positive[fold.train]])
     cell = fold.windows.centres(fold.test[:1])
     expected = -np.linalg.norm(known - cell, axis=1).sum()
@@ -157,12 +157,12 @@ def test_the_rule_alone_scores_one_on_the_authors_tile(mirror, tmp_path, monkeyp
     [region] = nickel.regions
     cube, _ = labels_.add_labels(datacube.build(nickel, region), nickel)
     datacube.write(cube, datacube.path(nickel, region))
-    bench = trials.Bench(
+    bench = trial_folds.Bench(
         nickel, "nickel", SETTINGS, "demo", 7, fit=as_released.fit, build=protocol_fold
     )
     tables = []
     for number in range(5):
-        for name, task in trials.tasks(bench, "as_released", number, [RULE]):
+        for name, task in trial_folds.tasks(bench, "as_released", number, [RULE]):
             tables.append(trials.predictions(bench, name, task))
     rows = pd.concat(tables)
     auc = as_released.score(rows, draws=10).query("metric == 'auc'").set_index("fold")["value"]

@@ -119,6 +119,8 @@ LEVELS = [
         "variants",
         "fingerprints",
         "trials",
+        "trial_folds",
+        "trial_work",
         "perturb",
         "kept_networks",
         "stress_table",

@@ -9,7 +9,7 @@ import torch
 from helpers import tiny, toy_study
 from lent import KNOWN, UNITS, borrow, cube_of, fit, folder, study_of  # noqa: F401  (a fixture)
 
-from mpm import adapted, fetch, mae, pretraining, transfer, trials
+from mpm import adapted, fetch, mae, pretraining, transfer, trial_folds
 from mpm.folds import make_fold, open_fold
 from mpm.layers import Layer
 from mpm.pretraining import pretrain_fold
@@ -221,9 +221,9 @@ def test_other_methods_keep_the_scaling_of_their_own_ground(borrowing):
     "Methods on the backbone see gravity 2 units above its mean, all others see mean 0"
     study, cubes = borrowing
     taken(study, cubes)
-    bench = trials.Bench(study, "MVT", RULES, "demo", 3)
+    bench = trial_folds.Bench(study, "MVT", RULES, "demo", 3)
     names = ["logistic_regression", "mae_features_logistic"]
-    (_, table), (_, features) = trials.tasks(bench, "blocks", 1, names)
+    (_, table), (_, features) = trial_folds.tasks(bench, "blocks", 1, names)
     train = table.fold.train
     assert (features.fold.train == train).all()
     means = [np.nanmean(task.fold.windows.centres(train)[:, 1]) for task in (table, features)]

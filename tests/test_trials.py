@@ -6,7 +6,7 @@ import pytest
 from helpers import tiny, toy_cube, written_study
 from sklearn.metrics import roc_auc_score
 
-from mpm import datacube, fingerprints, mae, memory, stress, trials
+from mpm import datacube, fingerprints, mae, memory, stress, trial_folds, trial_work, trials
 from mpm.as_released import protocol_fold
 from mpm.folds import labels, make_fold
 from mpm.labels import sample_cells
@@ -175,18 +175,18 @@ def test_training_cells_are_scored_of_tables_only(study, monkeypatch):
 
 def test_several_works_share_a_pool_and_networks_come_first(study, capsys, monkeypatch):
     "A fold's networks are a job of their own, before all tables; one line for all works"
-    monkeypatch.setattr(trials, "NETWORKS", frozenset({"magnetics"}))
-    bench = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value)
+    monkeypatch.setattr(trial_work, "NETWORKS", frozenset({"magnetics"}))
+    bench = trial_folds.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value)
     works = [
-        trials.Work(bench, [("blocks", 0, "gravity")], trials.predictions, "one"),
-        trials.Work(
+        trial_work.Work(bench, [("blocks", 0, "gravity")], trials.predictions, "one"),
+        trial_work.Work(
             bench,
             [("blocks", 1, "gravity"), ("blocks", 1, "magnetics")],
             trials.predictions,
             "two",
         ),
     ]
-    one, two = trials.make_all(works, 1, "both")
+    one, two = trial_work.make_all(works, 1, "both")
     assert [(split, number) for split, number, _ in FITTED] == [("blocks", k) for k in (1, 0, 1)]
     assert FITTED[0][2] == "magnetics"
     assert list(one) == works[0].wanted and list(two) == works[1].wanted
@@ -202,7 +202,7 @@ def save_backbone(study, fold):
 
 def test_methods_on_a_backbone_get_that_of_their_fold(study, monkeypatch):
     "Also under shuffled labels; a backbone pretrained on other cells is refused"
-    monkeypatch.setattr(trials, "NEEDS_BACKBONE", frozenset({"gravity"}))
+    monkeypatch.setattr(trial_folds, "NEEDS_BACKBONE", frozenset({"gravity"}))
     given = {}
 
     def fit(name, task):
@@ -232,8 +232,10 @@ def test_all_code_that_decides_a_result_is_hashed(study, monkeypatch):
     "That of the runner, of the work, of the scorer and of what divides the cells"
     asked = []
     monkeypatch.setattr(fingerprints, "code_hash", lambda *modules: asked.extend(modules) or "")
-    settings = trials.Bench(study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold)
+    settings = trial_folds.Bench(
+        study, "MVT", SETTINGS, "demo", 7, fit=layer_value, build=protocol_fold
+    )
     work, wanted = partial(stress.scarcity, plan=stress.Plan()), [("as_released", 0, "gravity")]
     with pytest.raises(ValueError, match="positive cells of"):  # the map is too small
-        trials.make(settings, wanted, work, name="any", processes=1)
-    assert asked == ["trials", "stress", "test_trials", "as_released"]
+        trial_work.make(settings, wanted, work, name="any", processes=1)
+    assert asked == ["trial_work", "stress", "test_trials", "as_released"]
