@@ -97,6 +97,21 @@ def test_there_are_four_candidates_of_each_method(xor, name):
     assert len(guesses) == 2
 
 
+def test_bins_are_those_that_boosting_would_find(xor):
+    "Gaps, few different values and none at all included; cells between training values, too"
+    evidence, labels = xor[0].copy(), xor[1]
+    evidence[:, 2] = np.round(evidence[:, 2])
+    evidence[:, 3] = 1.5
+    model = fitted("gradient_boosting", evidence[:1000], labels[:1000])
+    alone = clone(model[-1]).fit(evidence[:1000], labels[:1000])
+    own, found = alone._bin_mapper.bin_thresholds_, model[1].edges_
+    assert [len(edges) for edges in found] == [31, 31, len(np.unique(evidence[:1000, 2])) - 2, 0]
+    for one, other in zip(found, own, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(model.predict_proba(evidence), alone.predict_proba(evidence))
+    assert (model[:-1].transform(evidence)[np.isfinite(evidence)] % 1 == 0).all()
+
+
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'oracle' is none of weights_of_evidence"):
         make("oracle", 1, ["a"])
