@@ -30,6 +30,7 @@ __all__ += ["table", "tune_and_predict", "write_prediction"]
 THRESHOLD_CELLS = 2000  # unlabeled validation cells that the threshold is chosen on
 PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
 PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
+SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
 
 @torch.no_grad()
@@ -222,7 +223,7 @@ def table(
         "uncertainty": np.float32(uncertainty),
         "threshold": np.float32(threshold),
     }
-    return pd.DataFrame(columns)[PREDICTION_COLUMNS]
+    return pd.DataFrame(columns)[PREDICTION_COLUMNS].astype(SMALL)
 
 
 def tune_and_predict(

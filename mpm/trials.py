@@ -15,7 +15,6 @@ from mpm.trial_folds import Bench, Key
 from mpm.trial_work import make, place
 
 TRAINED_CELLS = 2000  # unlabeled training cells that the AUC of training is taken on
-SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
 
 def run(
@@ -85,7 +84,7 @@ def predictions(bench: Bench, method: str, task: Task) -> pd.DataFrame:
         deposit=task.deposit,
         likelihood=scorer(fold.windows, fold.test),
         threshold=threshold,
-    ).astype(SMALL)
+    )
     rows.attrs["chosen"] = fingerprints.plain(getattr(scorer, "chosen", {}))
     if method in TABULAR:  # networks would take as long again
         own = some(task, "train", TRAINED_CELLS)

@@ -6,7 +6,17 @@ import pytest
 from helpers import tiny, toy_cube, written_study
 from sklearn.metrics import roc_auc_score
 
-from mpm import datacube, fingerprints, mae, memory, stress, trial_folds, trial_work, trials
+from mpm import (
+    datacube,
+    fingerprints,
+    mae,
+    mapping,
+    memory,
+    stress,
+    trial_folds,
+    trial_work,
+    trials,
+)
 from mpm.as_released import protocol_fold
 from mpm.folds import labels, make_fold
 from mpm.labels import sample_cells
@@ -59,8 +69,8 @@ def test_test_cells_get_the_likelihood_of_the_method(study):
     assert own["positive"].tolist() == label[fold.test].tolist()
     expected = best_threshold(label[fold.validation], value[fold.validation])
     assert own["threshold"].unique().tolist() == [np.float32(expected)]
-    kept = {name: str(rows[name].dtype) for name in (*trials.SMALL, "likelihood")}
-    assert kept == trials.SMALL | {"likelihood": "float32"}
+    kept = {name: str(rows[name].dtype) for name in (*mapping.SMALL, "likelihood")}
+    assert kept == mapping.SMALL | {"likelihood": "float32"}
 
 
 def test_processes_change_no_byte(study, tmp_path):
