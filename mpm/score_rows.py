@@ -10,6 +10,8 @@ from mpm.score_store import SCORE_COLUMNS
 
 ROW = SCORE_COLUMNS[2:4] + SCORE_COLUMNS[5:]  # split, fold, method, metric, value, low, high
 
+ADDED = r"_on_shifted_labels$|_less_|^train_auc$"  # metrics that the runs of methods get besides
+
 
 def of_bands(bands: pd.DataFrame) -> pd.DataFrame:
     """Turn bands of shifted labels into rows: metric `<metric>_on_shifted_labels`.

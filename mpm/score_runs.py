@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from mpm import artefacts, bootstrap, curves, metrics, prediction
 from mpm.metrics import Prediction, score_folds
+from mpm.score_rows import ADDED
 from mpm.score_store import RUN, append_scores, read_scores
 
 SCORED = ["fold", "region", "row", "col", "positive", "deposit", "likelihood", "threshold"]
@@ -66,7 +67,8 @@ def score_all(
     Returns
     -------
     DataFrame
-        The rows of the table of these splits, methods and seeds.
+        The rows of the table of these splits, methods and seeds, the same at every call: without
+        what notebook 05 has added of them since (`score_rows.ADDED`).
 
     Raises
     ------
@@ -92,7 +94,7 @@ def score_all(
         artefacts.write_json(place, dict(sorted(known.items())))
     table = read_scores(path)
     here = pd.MultiIndex.from_frame(table[RUN]).isin(list(runs))
-    return table[here].reset_index(drop=True)
+    return table[here & ~table["metric"].str.contains(ADDED)].reset_index(drop=True)
 
 
 def _runs(predictions: pd.DataFrame, study: str, target: str, seed: int) -> dict:
