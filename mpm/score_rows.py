@@ -10,7 +10,8 @@ from mpm.score_store import SCORE_COLUMNS
 
 ROW = SCORE_COLUMNS[2:4] + SCORE_COLUMNS[5:]  # split, fold, method, metric, value, low, high
 
-ADDED = r"_on_shifted_labels$|_less_|^train_auc$"  # metrics that the runs of methods get besides
+SHIFTED, LESS = "_on_shifted_labels", "_less_"  # in the names of metrics
+ADDED = f"{SHIFTED}$|{LESS}|^train_auc$"  # metrics that the runs of methods get besides
 
 
 def of_bands(bands: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def of_bands(bands: pd.DataFrame) -> pd.DataFrame:
         `ROW`; the value is the middle of the shifts, low and high hold 95 of 100 of them.
     """
     rows = bands.rename(columns={"middle": "value"}).assign(fold="mean")
-    return rows.assign(metric=rows["metric"] + "_on_shifted_labels")[ROW]
+    return rows.assign(metric=rows["metric"] + SHIFTED)[ROW]
 
 
 def of_differences(found: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def of_differences(found: pd.DataFrame) -> pd.DataFrame:
         `ROW`.
     """
     rows = found.rename(columns={"difference": "value"}).assign(fold="mean")
-    return rows.assign(metric=rows["metric"] + "_less_" + rows["other"])[ROW]
+    return rows.assign(metric=rows["metric"] + LESS + rows["other"])[ROW]
 
 
 def of_pairs(found: Mapping[str, Interval]) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def _rows(setup: Study) -> list[tuple[str, ...]]:
     try:
         made = record.begin(setup, known, None)
     except FileNotFoundError as error:
-        return [(setup.name, "all", "inputs missing", "", str(error).splitlines()[0])]
+        return [(setup.name, "all", "inputs missing", "", first_lines(error, 1))]
     planned = freshness.plan(steps.recorded(entries), setup, made)
     return [
         (setup.name, each.step.name, state, entries.get(each.step.name, {}).get("started", ""), why)

@@ -131,9 +131,7 @@ def summary(count: int = 4) -> pd.DataFrame:
     for place in sorted(folder().glob("*.csv")):
         rows = pd.read_csv(place, dtype=str, keep_default_na=False)
         topics = {
-            name: part.pivot(index="row", columns="what", values="value").loc[
-                part["row"].unique(), part["what"].unique()
-            ]
+            name: part.set_index(["row", "what"])["value"].unstack(sort=False)
             for name, part in rows.groupby("topic")
         }
         kinds, lost, new = topics["kinds"], topics["misses"][:count], topics["targets"]
