@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from mpm.weights_of_evidence import WeightsOfEvidence, checked, checked_labels
 
+BINS = 32  # of boosting; no worse than 255 on the demo's folds, and four times as fast
 # What may be chosen of each method: four candidates, of which validation cells pick one.
 CANDIDATES: dict[str, tuple[dict, ...]] = {
     "weights_of_evidence": tuple(
@@ -143,7 +144,6 @@ class _Boosting(HistGradientBoostingClassifier):
 
 
 _SMALL = 10_000_000  # values in a table
-BINS = 32  # of boosting; no worse than 255 on the demo's folds, and four times as fast
 
 
 def _boosting(seed: int, **settings: float) -> _Boosting:

@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_mutual_info_score, r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mpm.explained_cells import on_grid
 from mpm.mapping import prediction_maps
 from mpm.windows import Windows
 
@@ -31,8 +32,7 @@ def lattice(windows: Windows, most: int) -> tuple[np.ndarray, int]:
         n, in cells.
     """
     step = max(1, math.ceil((len(windows) / most) ** 0.5))
-    on = (windows.row % step == step // 2) & (windows.col % step == step // 2)
-    return np.flatnonzero(on), step
+    return np.flatnonzero(on_grid(windows.row, windows.col, step)), step
 
 
 def lattice_maps(
