@@ -9,6 +9,6 @@ import os
 # Threads that spin long while they wait make training ten times slower as soon as anything else
 # runs on the machine; threads that do not spin at all make it half as fast when nothing does.
 # OpenMP reads this when torch or scikit-learn load it, so it must be set before.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
