@@ -30,6 +30,7 @@ __all__ += ["table", "tune_and_predict", "write_prediction"]
 THRESHOLD_CELLS = 2000  # unlabeled validation cells that the threshold is chosen on
 PREDICTION_COLUMNS = ["split", "fold", "method", "region", "row", "col", "positive", "deposit"]
 PREDICTION_COLUMNS += ["likelihood", "uncertainty", "threshold"]
+NAMES = ["split", "fold", "method"]  # texts that millions of rows share
 SMALL = {"region": "uint8", "row": "int32", "col": "int32", "deposit": "int32"}
 
 
@@ -329,7 +330,7 @@ def predictions_path(study: Study, target: str, source: str) -> Path:
 def read_predictions(
     study: Study, target: str, *, columns: Sequence[str] | None = None, **only: str
 ) -> pd.DataFrame:
-    """Read the test-cell predictions of all methods.
+    """Read the test-cell predictions of all methods; `NAMES` are categories.
 
     Parameters
     ----------
@@ -350,7 +351,17 @@ def read_predictions(
         {predictions_path(study, target, name): notebook for name, notebook in sources.items()},
         columns=columns,
         only=only,
+        categories=NAMES,
     )
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put predictions one below the other, numbered from 0; `NAMES` are categories of them all."""
+    kinds = {
+        name: pd.CategoricalDtype(sorted(set().union(*(table[name].unique() for table in tables))))
+        for name in NAMES
+    }
+    return pd.concat([table.astype(kinds) for table in tables], ignore_index=True)
 
 
 def prediction_maps(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow
 
 from mpm.windows import Windows
 
@@ -104,7 +105,8 @@ def keep_freed_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Hand freed memory back to the system: what the last training left lies scattered in it."""
+    """Hand freed memory back to the system: what a training or a large table left in it."""
+    pyarrow.default_memory_pool().release_unused()
     libc = _glibc()
     if libc:
         libc.malloc_trim(0)

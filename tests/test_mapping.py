@@ -387,10 +387,30 @@ def test_predictions_of_both_notebooks_are_read_together(tmp_path):
     artefacts.write_table(
         pd.DataFrame({"method": ["forest"]}), mapping.predictions_path(study, "MVT", "baselines")
     )
-    assert mapping.read_predictions(study, "MVT")["method"].tolist() == ["mae", "forest"]
+    both = mapping.read_predictions(study, "MVT")["method"]
+    assert both.tolist() == ["mae", "forest"]
+    assert isinstance(both.dtype, pd.CategoricalDtype)
     assert mapping.read_predictions(study, "MVT", method="mae")["method"].tolist() == ["mae"]
     with pytest.raises(FileNotFoundError, match="03_fine_tuning"):
         mapping.read_predictions(study, "CD")
+
+
+def test_predictions_are_joined_by_name(windows):
+    "Names of either table are categories of both, which take a byte or two a row"
+    index, number = np.arange(4), np.full(len(windows), -1)
+    parts = [
+        mapping.table(
+            fold(windows), index, method, positive=number >= 0, deposit=number,
+            likelihood=np.zeros(4), threshold=0.5,
+        )
+        for method in ("oracle", "forest")
+    ]  # fmt: skip
+    rows = mapping.joined(parts)
+    assert rows["method"].tolist() == ["oracle"] * 4 + ["forest"] * 4
+    assert set(rows["method"].cat.categories) == {"oracle", "forest"}
+    assert rows.index.equals(pd.RangeIndex(8))
+    expected = pd.concat(parts, ignore_index=True)
+    pd.testing.assert_frame_equal(rows.astype(expected.dtypes), expected)
 
 
 # Maps
