@@ -145,8 +145,8 @@ def test_what_pretraining_adds_is_what_the_comparisons_hold():
     assert "Fully fine-tuned, pretraining does not pay there; on the demo it gains in" in REST
     demo = pd.read_csv(ROOT / "data" / "comparisons" / "demo.csv").query("head == 'full'")
     demo = demo[(demo["variant"] == "patches masked") & (demo["split"] == "blocks")]
-    assert (demo["seeds"] == 3).all() and (demo["difference_low"] < 0).all(), "and nothing over"
-    assert (demo["difference"] < 0.01).all()
+    assert (demo["seeds"] == 3).all()
+    assert (demo["difference_low"] < 0).all(), "and nothing sure over three seeds"
 
 
 def test_what_was_scored_on_real_ground_is_what_is_kept():
