@@ -188,7 +188,8 @@ def test_what_the_readme_says_of_real_ground_is_so():
     )
     assert f"lead under blocks with {bagged:.3f} and {boosted:.3f}" in text
     value, low, high = of("znpb", "blocks", "mae")
-    assert f"ranks at chance, {value:.3f} ({low:.3f} to {high:.3f})" in text and low < 0.5 < high
+    assert f"hardly better than chance, {value:.3f} ({low:.3f} to {high:.3f})" in text
+    assert 0.5 < low < 0.55
     assert f"random cells promise it {of('znpb', 'random', 'mae')[0]:.3f}" in text
 
 
