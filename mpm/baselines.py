@@ -164,8 +164,8 @@ def _boosting(seed: int, **settings: float) -> _Boosting:
 class QuantileBins(TransformerMixin, BaseEstimator):
     """Replace values by the number of their bin, NaN staying NaN; both classes weigh alike.
 
-    Boosting finds the same bins, but where cells have weights it sorts a column once a bin, which
-    takes most of a fit.
+    Boosting finds all but the same bins; where cells have weights it sorts a column once a bin,
+    which takes most of a fit.
 
     Parameters
     ----------

@@ -146,7 +146,16 @@ def test_what_pretraining_adds_is_what_the_comparisons_hold():
     demo = pd.read_csv(ROOT / "data" / "comparisons" / "demo.csv").query("head == 'full'")
     demo = demo[(demo["variant"] == "patches masked") & (demo["split"] == "blocks")]
     assert (demo["seeds"] == 3).all()
-    assert (demo["difference_low"] < 0).all(), "and nothing sure over three seeds"
+    assert (demo["difference_low"] < 0).all() and "and nothing sure over three seeds" in REST
+    frozen = {}
+    for study in ("us_midcontinent_mini", "demo"):
+        table = pd.read_csv(ROOT / "data" / "comparisons" / f"{study}.csv")
+        longer = (table["variant"] == "five times the steps") & (table["head"] == "frozen")
+        frozen[study] = table[longer & (table["metric"] == "auc") & (table["split"] == "blocks")]
+    assert "does gain on the first study, and loses on one of the demo's two targets" in REST
+    assert (frozen["us_midcontinent_mini"]["difference_low"] > 0).all()
+    assert len(frozen["demo"]) == 2 and (frozen["demo"]["difference_high"] < 0).sum() == 1
+    assert (frozen["demo"]["difference_low"] < 0).all()
 
 
 def test_what_was_scored_on_real_ground_is_what_is_kept():
