@@ -5,7 +5,7 @@ import torch
 from mpm import mae
 
 AUTO = -1  # of `training.PretrainSettings.micro`: as `windows_at_a_time` says
-CPU_MICRO = 128  # of preset "paper" with 14 layers: 2.1 GB instead of 7.6 GB, and as fast
+CPU_MICRO = 64  # of preset "paper": few enough for two at a time on a batch of 1024 in 3 GB
 GPU_SHARE = 0.6  # of a GPU's memory that the windows of a batch may take
 
 

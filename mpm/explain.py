@@ -172,20 +172,24 @@ def _walk(
     give_memory_back()  # else a notebook grows with every explanation
     classifier, windows = classifier.to(device).eval(), windows.to(device)
     starts = _starts(baselines, windows)
+
+    def explain(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        origins = [_origin(start, values, observed) for start in starts]
+        with torch.no_grad():
+            logit = classifier(values, observed)
+            changes = torch.stack([logit - classifier(*start) for start in origins])
+        whole = changes.mean(dim=0).abs().clamp(min=SMALLEST)
+        found, missed = torch.zeros_like(values), torch.zeros_like(whole)
+        for start, change in zip(origins, changes, strict=True):
+            path = (classifier, (values, observed), start)
+            part, error = _integrate(*path, change, TOLERANCE * whole, *steps)
+            found += part / len(origins)
+            missed += error / len(origins)
+        return found.cpu(), (missed / whole).cpu()
+
     with enough_memory("Integrated Gradients", windows, batch):
-        for k, (values, observed) in enumerate(windows.batches(index, batch, label=label)):
-            origins = [_origin(start, values, observed) for start in starts]
-            with torch.no_grad():
-                logit = classifier(values, observed)
-                changes = torch.stack([logit - classifier(*start) for start in origins])
-            whole = changes.mean(dim=0).abs().clamp(min=SMALLEST)
-            found, missed = torch.zeros_like(values), torch.zeros_like(whole)
-            for start, change in zip(origins, changes, strict=True):
-                path = (classifier, (values, observed), start)
-                part, error = _integrate(*path, change, TOLERANCE * whole, *steps)
-                found += part / len(origins)
-                missed += error / len(origins)
-            yield slice(k * batch, k * batch + len(values)), found.cpu(), (missed / whole).cpu()
+        for k, (found, gap) in enumerate(windows.map(explain, index, batch, label=label)):
+            yield slice(k * batch, k * batch + len(gap)), found, gap
     classifier.cpu()
 
 

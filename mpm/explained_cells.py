@@ -103,7 +103,7 @@ def typical_cells(
     """
     rng = np.random.default_rng(seed)
     some = np.sort(rng.choice(index, min(2000, len(index)), replace=False))
-    logits = torch.cat([classifier.eval()(*part) for part in windows.batches(some, 256)])
+    logits = torch.cat(list(windows.map(classifier.eval(), some, 256)))
     nearest = (logits - logits.median()).abs().argsort(stable=True)[:count]
     return some[nearest.numpy()]
 

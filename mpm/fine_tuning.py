@@ -265,7 +265,7 @@ def _check_finite(value: float, what: str, step: int, settings: FineTuneSettings
 def features_of(model: Classifier, windows: Windows, index: np.ndarray | Tensor) -> Tensor:
     """Return what the head sees of centres, nothing dropped: (n, features)."""
     model.eval()
-    return torch.cat([model.features(*part) for part in windows.batches(index, 256)])
+    return torch.cat(list(windows.map(model.features, index, 256)))
 
 
 @torch.no_grad()
@@ -279,8 +279,7 @@ def _likelihood(
     model: Classifier, windows: Windows, index: np.ndarray, batch: int = 256
 ) -> np.ndarray:
     model.eval()
-    parts = [model(*part) for part in windows.batches(index, batch)]
-    return torch.cat(parts).sigmoid().cpu().numpy()
+    return torch.cat(list(windows.map(model, index, batch))).sigmoid().cpu().numpy()
 
 
 def _fit_temperature(

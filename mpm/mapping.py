@@ -113,12 +113,17 @@ def _predict(
     label: str,
 ) -> None:
     """Fill `drawn` (2, n) with mean and spread."""
+
+    def moments(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        features = classifier.features(values, observed)
+        logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
+        sampled = logits.sigmoid()
+        return sampled.mean(dim=1), sampled.std(dim=1, correction=0)
+
     with enough_memory("prediction", windows, batch):
-        for k, part in enumerate(windows.batches(index, batch, label=label)):
-            features = classifier.features(*part)
-            logits = (features @ weights.T + classifier.linear.bias) / classifier.temperature
-            sampled, here = logits.sigmoid(), slice(k * batch, (k + 1) * batch)
-            drawn[0, here], drawn[1, here] = sampled.mean(dim=1), sampled.std(dim=1, correction=0)
+        for k, made in enumerate(windows.map(moments, index, batch, label=label)):
+            here = slice(k * batch, (k + 1) * batch)
+            drawn[0, here], drawn[1, here] = made
 
 
 def predict_ensemble(
@@ -330,7 +335,7 @@ def predictions_path(study: Study, target: str, source: str) -> Path:
 def read_predictions(
     study: Study, target: str, *, columns: Sequence[str] | None = None, **only: str
 ) -> pd.DataFrame:
-    """Read the test-cell predictions of all methods; `NAMES` are categories.
+    """Read the test-cell predictions of all methods, or some; `NAMES` are categories.
 
     Parameters
     ----------
@@ -344,9 +349,11 @@ def read_predictions(
     Raises
     ------
     FileNotFoundError
-        If notebook 03 or 04 has not run.
+        If notebook 03 or 04 has not run; the network alone, `method="mae"`, needs 03 only.
     """
     sources = {"mae": "03_fine_tuning", "baselines": "04_baselines"}
+    if only.get("method") in sources:
+        sources = {only["method"]: sources[only["method"]]}
     return artefacts.read_tables(
         {predictions_path(study, target, name): notebook for name, notebook in sources.items()},
         columns=columns,

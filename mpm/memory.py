@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pyarrow
 
+from mpm.artefacts import threads
 from mpm.windows import Windows
 
 # of CPUs on Windows and Linux, of CUDA, and of the libraries that CUDA calls
@@ -63,8 +64,13 @@ def processes_that_fit(wanted: int) -> int:
 
     Containers, such as those of Binder (2 GB), end a session that takes more than its share; how
     many processes work changes no result.
+
+    Parameters
+    ----------
+    wanted : int
+        0: one for each thread that may train a model (`artefacts.threads`).
     """
-    return max(1, min(wanted, limit() // PROCESS))
+    return max(1, min(wanted or threads(), limit() // PROCESS))
 
 
 def limit(system: Path = Path("/")) -> int:

@@ -1,7 +1,7 @@
 """Pretraining of a study: one backbone a fold, by one process or many."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from mpm.folds import Fold, make_fold, read_settings, write_settings
 from mpm.splits import SplitSettings, auto_block_km, cell_km, dead_cells
 from mpm.study import Study
 from mpm.training import PRETRAIN_PRESETS, PretrainSettings, held_out_loss, pretrain
+from mpm.workers import in_processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -180,6 +181,60 @@ def pretrain_fold(
     history = _learn(config, fold, settings, checkpoint=checkpoint, keep=keep, **way)
     fabric.barrier()
     return fold, history
+
+
+def pretrain_folds(
+    study: Study,
+    split: SplitSettings,
+    config: mae.MAEConfig,
+    settings: PretrainSettings,
+    *,
+    seed: int,
+    preset: str,
+    device: torch.device | str = "cpu",
+    processes: int = 0,
+) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Pretrain the backbone of every fold, in parallel processes; each is saved.
+
+    Parameters
+    ----------
+    study : Study
+        Notebook 01 has run.
+    split, config, settings, seed, preset, device
+        As of `pretrain_fold`.
+    processes : int
+        Folds at a time, as of `workers.in_processes`; on a GPU one.
+
+    Yields
+    ------
+    name : str
+        Split and fold, in the order of `split.runs()`.
+    history : DataFrame
+        As of `pretrain_fold`.
+    text : str
+        The same in a line.
+    """
+    shared = (study, split, config, settings, seed, preset, str(device))
+    jobs = [(*shared, *run) for run in split.runs()]
+    processes = processes if torch.device(device).type == "cpu" else 1
+    yield from in_processes(_pretrain, jobs, processes, "pretraining", ordered=True)
+
+
+def _pretrain(
+    study: Study,
+    split: SplitSettings,
+    config: mae.MAEConfig,
+    settings: PretrainSettings,
+    seed: int,
+    preset: str,
+    device: str,
+    kind: str,
+    number: int,
+) -> tuple[str, pd.DataFrame, str]:
+    started = time.perf_counter()
+    what = (study, datacube.read_cubes(study), split, kind, number, config, settings)
+    fold, history = pretrain_fold(*what, seed=seed, preset=preset, device=device)
+    return f"{kind} {number}", history, line(fold, history, time.perf_counter() - started)
 
 
 def _learn(

@@ -117,8 +117,8 @@ def score_cells(
         device=torch.device("cpu"),
     )
     with torch.no_grad():
-        logits = [model(*part) for part in fold.windows.batches(parts[2], 256)]
-    return torch.cat(logits).numpy()
+        logits = torch.cat(list(fold.windows.map(model, parts[2], 256)))
+    return logits.numpy()
 
 
 @torch.no_grad()

@@ -102,8 +102,9 @@ def embed(
     """
     found = torch.empty(len(index), encoder.config.width, device=windows.canvas.device)
     with enough_memory("the backbone's features", windows, batch):
-        for k, part in enumerate(windows.batches(index, batch)):
-            found[k * batch : (k + 1) * batch] = encoder(*part)[:, 1:].mean(dim=1)
+        made = windows.map(lambda *part: encoder(*part)[:, 1:].mean(dim=1), index, batch)
+        for k, part in enumerate(made):
+            found[k * batch : (k + 1) * batch] = part
     if not found.isfinite().all():
         raise ValueError(
             "the backbone's features are not finite: look for extreme values in the evidence "

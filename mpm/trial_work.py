@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,20 +11,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 import xarray as xr
-from joblib import Parallel, delayed, parallel_config
-from threadpoolctl import threadpool_limits
 
 from mpm import artefacts, datacube, fingerprints, mae
-from mpm.bars import tqdm
 from mpm.checkpoints import digest
 from mpm.folds import make_fold
-from mpm.memory import give_memory_back, processes_that_fit
 from mpm.methods import NEEDS_BACKBONE, NETWORKS, Task
 from mpm.splits import make_split
 from mpm.study import Study
 from mpm.trial_folds import Bench, Key, on_backbone, tasks
+from mpm.workers import in_processes
 
 COSTS = {"networks": 6, "tables": 1}  # of a method, roughly, to begin with the longest
 
@@ -116,7 +109,9 @@ def make_all(works: Sequence[Work], processes: int, label: str) -> list[dict[Key
         jobs += [(bench, work.do, *key[:2], methods) for key, methods in todo.items()]
         places.append(own)
     longest = sorted(jobs, key=lambda job: -sum(COSTS[_kind(name)] for name in job[-1]))
-    in_processes(_one_fold, longest, processes, label)
+    for line in in_processes(_one_fold, longest, processes, label):
+        if artefacts.quiet():  # where no person watches the progress line
+            print(line, flush=True)
     return [{key: _read(path) for key, path in own.items()} for own in places]
 
 
@@ -141,69 +136,23 @@ def place(study: Study, target: str, name: str, key: Key, seed: int) -> Path:
     return study.processed / target / name / f"{split}_{number}" / file
 
 
-def in_processes(work: Callable, jobs: Sequence[tuple], processes: int, label: str) -> None:
-    """Call `work(*job)` for all jobs, in processes of one thread each, under one progress line.
-
-    Parameters
-    ----------
-    work : function
-        Returns what is printed of a job where no person watches the line.
-    jobs : sequence of tuple
-    processes : int
-        At a time.
-    label : str
-        Of the line.
-    """
-    # a process that grew is replaced, and its job done by another: nothing that a reader must know
-    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    processes = min(processes_that_fit(processes), len(jobs))
-    if processes > 1:
-        with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
-            # a job at a time: the next one goes to the process that is free first
-            pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=processes)
-            done = pool(delayed(work)(*job) for job in jobs)
-    else:
-        done = (work(*job) for job in jobs)
-    for line in tqdm(done, label, len(jobs), leave=False, disable=artefacts.quiet()):
-        if artefacts.quiet():
-            print(line, flush=True)
-
-
 def _one_fold(bench: Bench, work: Callable, split: str, number: int, todo: dict) -> str:
     """Do a fold's work and keep it; says what was done, in a line."""
     started = time.perf_counter()
-    with _one_thread():
-        for method, task in tasks(bench, split, number, list(todo)):
-            path, facts = todo[method]
-            try:
-                rows = work(bench, method, task)
-            except Exception as error:
-                # not a subclass: processes send exceptions that take one text
-                raise RuntimeError(
-                    f"{method} failed on fold {number} of split {split}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            rows.attrs["made_of"] = facts
-            artefacts.write_table(rows, path)
-    give_memory_back()  # else a process grows with every fold
+    for method, task in tasks(bench, split, number, list(todo)):
+        path, facts = todo[method]
+        try:
+            rows = work(bench, method, task)
+        except Exception as error:
+            # not a subclass: processes send exceptions that take one text
+            raise RuntimeError(
+                f"{method} failed on fold {number} of split {split}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        rows.attrs["made_of"] = facts
+        artefacts.write_table(rows, path)
     took = time.perf_counter() - started
     return f"{split:>10} {number}: {', '.join(todo)}; {took:.0f} s"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums of several would differ with their number."""
-    threads, named = torch.get_num_threads(), os.environ.get("MPM_THREADS")
-    os.environ["MPM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        os.environ.pop("MPM_THREADS")
-        if named is not None:
-            os.environ["MPM_THREADS"] = named
 
 
 def _made_of(bench: Bench, wanted: Sequence[Key], work: Callable, own: dict) -> dict[Key, dict]:

@@ -1,7 +1,9 @@
 """Windows: squares of cells around a centre, gathered from one padded canvas at memory speed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from mpm import artefacts
 from mpm.bars import tqdm
+from mpm.threads import side_by_side
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,31 @@ class Windows:
         hidden = label is None or artefacts.quiet()
         for start in tqdm(range(0, len(index), size), desc=label, disable=hidden, leave=False):
             yield self.gather(index[start : start + size])
+
+    def map(
+        self,
+        work: Callable[[Tensor, Tensor], Any],
+        index: np.ndarray | Tensor,
+        size: int,
+        *,
+        label: str | None = None,
+    ) -> Iterator[Any]:
+        """Yield `work(values, observed)` of batches in their order; on a CPU some side by side.
+
+        Parameters
+        ----------
+        work : function
+            Of windows and where they are observed, as of `gather`.
+        index, size, label
+            As for `batches`.
+        """
+        if self.canvas.device.type != "cpu":
+            yield from starmap(work, self.batches(index, size, label=label))
+            return
+        hidden = label is None or artefacts.quiet()
+        starts = range(0, len(index), size)
+        made = side_by_side(lambda start: work(*self.gather(index[start : start + size])), starts)
+        yield from tqdm(made, label, len(starts), disable=hidden, leave=False)
 
     def centres(self, index: np.ndarray | None = None) -> np.ndarray:
         """Return the centre cells' evidence (n, layers), NaN where missing."""

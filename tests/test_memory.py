@@ -113,3 +113,5 @@ def test_where_memory_ends_fewer_processes_work(monkeypatch, there, fit):
     "On Binder, with 1 or 2 GB, one; where there is enough as many as wanted"
     monkeypatch.setattr(memory, "limit", lambda: there * GB)
     assert memory.processes_that_fit(3) == fit
+    monkeypatch.setenv("MPM_THREADS", "3")
+    assert memory.processes_that_fit(0) == fit

@@ -31,7 +31,7 @@ CPU_ONLY = {"pytorch", "torchvision"}
 
 # A module imports from its own level or from those above it in this list, never from below.
 LEVELS = [
-    {"artefacts", "bars", "method_names"},
+    {"artefacts", "bars", "method_names", "threads"},
     {
         "study",
         "study_errors",
@@ -85,12 +85,14 @@ LEVELS = [
     },
     {
         "memory",
+        "workers",
         "devices",
         "batch_parts",
         "training",
         "pretraining",
         "classifier",
         "fine_tuning",
+        "tuning",
         "pu_selection",
         "weights_of_evidence",
         "baselines",

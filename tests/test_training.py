@@ -248,13 +248,15 @@ def test_parts_of_a_batch_add_up_to_its_gradient(micro):
     counts = (toy.gather(index)[1] & mae.masked_cells(mask, config)).flatten(1).sum(1)
     assert counts.max() > 3 * counts.min()
     found = []
-    for size in (0, micro):
+    for threads, size in ((1, 0), (1, micro), (3, micro)):
+        torch.set_num_threads(threads)
         model, fabric = wrapped(mae.build(config, 1))
         loss = training._backward(model, fabric, toy, index, mask, 5, size)
         found.append([loss, *(weight.grad for weight in model.parameters())])
     largest = max(gradient.abs().max() for gradient in found[0][1:]).item()
-    for whole, parts in zip(*found, strict=True):
+    for whole, parts, beside in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6 * largest)
+        assert torch.equal(beside, parts) or len(index) <= micro  # by threads, to the bit
 
 
 def test_a_part_without_observed_cells_teaches_nothing():

@@ -215,3 +215,16 @@ def test_map_without_a_full_window_is_refused():
     valid[2, 2] = True
     with pytest.raises(ValueError, match="no 3 x 3 window has 50% valid cells"):
         make_windows([make_cube(6, 6, valid=valid)], 3, min_valid=0.5)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_work_on_windows_comes_batch_by_batch(threads):
+    "As of the batches one after another, the last one smaller"
+    windows, index = (
+        make_windows([make_cube(9, 8), make_cube(7, 9, seed=1)], 3),
+        np.arange(5, 90, 2),
+    )
+    expected = [part[0].sum() + part[1].sum() for part in windows.batches(index, 10)]
+    torch.set_num_threads(threads)
+    made = windows.map(lambda *part: part[0].sum() + part[1].sum(), index, 10, label="sums")
+    assert list(made) == expected and len(expected) == 5

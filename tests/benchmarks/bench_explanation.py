@@ -40,7 +40,7 @@ def main() -> None:
     os.environ["MPM_RUN"] = "1"  # no progress bars
     print(f"processor: {processor()}, {torch.get_num_threads()} threads")
     windows = study_windows()
-    bench_ways(mae.preset("paper", windows.layers), windows, 16, repeats=3)
+    bench_ways(mae.preset("paper", windows.layers), windows, 32, repeats=3)
     peaks = [float(child(__file__, f"memory of {count}")) for count in COUNTS]
     for count, peak in zip(COUNTS, peaks, strict=True):
         report(f"peak memory of {count} windows, with attribution (GB)", peak, 3)
