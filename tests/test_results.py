@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from toy_notebooks import home  # noqa: F401  (a fixture)
 
-from mpm import artefacts, results, study_scores
+from mpm import artefacts, comparison_table, results, study_scores
 from mpm.plots import METHODS
 from mpm.score_store import SCORE_COLUMNS
 from mpm.study import load
@@ -131,6 +131,7 @@ def test_what_pretraining_adds_is_what_the_comparisons_hold():
         study, target = name.split(", ")
         table = pd.read_csv(ROOT / "data" / "comparisons" / f"{study}.csv")
         keys = {"target": target, "split": "blocks", "head": "full", "seeds": 3}
+        keys["choice"] = comparison_table.PRESET
         keys["metric"] = {v: k for k, v in results.METRICS.items()}[label]
         own = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("variant")
         for variant, text in zip(["random network", "patches masked"], given, strict=True):
@@ -145,6 +146,7 @@ def test_what_pretraining_adds_is_what_the_comparisons_hold():
     assert "Fully fine-tuned, pretraining does not pay there; on the demo it gains in" in REST
     demo = pd.read_csv(ROOT / "data" / "comparisons" / "demo.csv").query("head == 'full'")
     demo = demo[(demo["variant"] == "patches masked") & (demo["split"] == "blocks")]
+    demo = demo[demo["choice"] == comparison_table.PRESET]
     assert (demo["seeds"] == 3).all()
     assert (demo["difference_low"] < 0).all() and "and nothing sure over three seeds" in REST
     frozen = {}
@@ -156,6 +158,55 @@ def test_what_pretraining_adds_is_what_the_comparisons_hold():
     assert (frozen["us_midcontinent_mini"]["difference_low"] > 0).all()
     assert len(frozen["demo"]) == 2 and (frozen["demo"]["difference_high"] < 0).sum() == 1
     assert (frozen["demo"]["difference_low"] < 0).all()
+
+
+def test_what_notebook_03_says_of_its_departures_is_what_the_comparisons_hold():
+    "The published quarter of negatives, the published head, and negatives at random"
+    tables = [
+        pd.read_csv(ROOT / "data" / "comparisons" / f"{study}.csv").query("head == 'full'")
+        for study in ("demo", "us_midcontinent_mini")
+    ]
+    other = pd.concat(tables).query("choice != @comparison_table.PRESET")
+    assert (other[["folds", "seeds"]] == 3).all(axis=None) and len(other) == 18
+    other["sure"] = (other["difference_low"] > 0) * 1 - (other["difference_high"] < 0) * 1
+    sure = other.set_index(["choice", "target", "metric"])["sure"]
+    notebook = nbformat.read(ROOT / "notebooks" / "03_fine_tuning.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells)
+    assert "quarter of negatives makes no difference that these deposits can tell" in text
+    assert not sure["negatives from the top quarter"].any()
+    assert "CLS token alone is better for sure on `us_midcontinent_mini`; on the demo it" in text
+    assert sure["head sees CLS"].to_dict() == {
+        (target, metric): target == "MVT_CD"
+        for target in ("CD", "MVT", "MVT_CD")
+        for metric in ("auc", "average_precision")
+    }
+    gain = other.set_index(["choice", "target", "metric"])["difference"]
+    assert gain["head sees CLS", "CD", "average_precision"] > 0
+    assert gain["head sees CLS", "MVT", "average_precision"] < 0
+    precise = sure["negatives at random"].xs("average_precision", level="metric")
+    assert precise.to_dict() == {"CD": 1, "MVT": -1, "MVT_CD": 0}
+
+
+def test_what_notebook_06_says_of_clastic_deposits_is_what_is_kept():
+    "The score of the comparison; the layers that lead with network and trees, and the kinds"
+    notebook = nbformat.read(ROOT / "notebooks" / "06_explanation.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells)
+    table = pd.read_csv(ROOT / "data" / "comparisons" / "znpb.csv")
+    keys = {"target": "CD", "split": "blocks", "head": "full", "variant": "patches masked"}
+    keys |= {"metric": "auc", "seeds": 3}
+    (row,) = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].itertuples()
+    assert f"{row.value:.2f} under blocks ({row.low:.2f} to {row.high:.2f})" in text
+    kept = pd.read_csv(ROOT / "data" / "explanations" / "znpb_CD.csv")
+    size = kept[kept["topic"] == "importance"].astype({"value": float})
+    size = size.pivot(index="row", columns="what", values="value")
+    network, trees = (
+        size[name].nlargest(2).index.tolist()
+        for name in ("network (Integrated Gradients)", "gradient boosting (SHAP)")
+    )
+    assert network == ["lab_sl2013sv_hgm", "sediment_thickness"]
+    assert trees == ["heat_flow", "craton_edge_distance"]
+    third = kept[(kept["topic"] == "kinds") & (kept["row"] == "3")].set_index("what")["value"]
+    assert third["australia (%)"] == "100" and third["leading layers"].startswith("geoid")
 
 
 def test_what_was_scored_on_real_ground_is_what_is_kept():

@@ -11,6 +11,7 @@ TINY = {
     "drawn": 1500,
     "tune_steps": 20,
     "samples": 10,
+    "ensemble": 2,
     "draws": 40,
     "top_share": 0.001,
     "folds": 3,
