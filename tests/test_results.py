@@ -195,7 +195,8 @@ def test_what_notebook_06_says_of_clastic_deposits_is_what_is_kept():
     keys = {"target": "CD", "split": "blocks", "head": "full", "variant": "patches masked"}
     keys |= {"metric": "auc", "seeds": 3}
     (row,) = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].itertuples()
-    assert f"{row.value:.2f} under blocks ({row.low:.2f} to {row.high:.2f})" in text
+    assert "ranked held-out blocks better than chance, with fine-tuning of that time" in text
+    assert row.low > 0.5
     kept = pd.read_csv(ROOT / "data" / "explanations" / "znpb_CD.csv")
     size = kept[kept["topic"] == "importance"].astype({"value": float})
     size = size.pivot(index="row", columns="what", values="value")
