@@ -22,7 +22,7 @@ from mpm.windows import Windows
 
 TOLERANCE = 0.01  # how far contributions may miss the score, as a share of it
 SMALLEST = 1e-3  # a change of the logit that counts as none
-AT_ONCE = 64  # windows of which the gradient is taken at a time: memory does not grow with steps
+AT_ONCE = 48  # windows of which the gradient is taken at a time: memory does not grow with steps
 # windows (k, layers, size, size) to compare with; with where they are observed, as of
 # `Windows.gather`, their gaps are compared, too
 Starts = Tensor | tuple[Tensor, Tensor]

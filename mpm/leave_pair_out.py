@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 
 from mpm import baselines
+from mpm.memory import processes_that_fit
 from mpm.metrics import Interval, mean_interval
 
 
@@ -52,7 +53,7 @@ def leave_pair_out_auc(
         Bootstrap draws of deposits.
     seed : int
     processes : int
-        Pairs worked on at a time; the result does not depend on it.
+        Pairs worked on at a time, as of `memory.processes_that_fit`; changes no result.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def leave_pair_out_auc(
         for other in rng.choice(unlabeled, each, replace=False)
     ]
     won = partial(_won, place, deposit, fit_score, dead_cells)
-    if processes > 1:
+    if (processes := processes_that_fit(processes)) > 1:
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
             found = Parallel(batch_size=4)(delayed(won)(pair) for pair in held)
     else:
