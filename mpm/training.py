@@ -297,7 +297,7 @@ def _backward(
     if fabric.world_size == 1 and fabric.device.type == "cpu" and len(parts) > 1:
         error, cells = _side_by_side(list(model.parameters()), parts, squared_error)
     else:
-        error, cells = 0, 0
+        error, cells = torch.zeros(2, device=fabric.device)
         for number, part in enumerate(parts, start=1):
             # gradients are averaged over processes once, with the last part
             with fabric.no_backward_sync(model, enabled=number < len(parts)):
@@ -327,7 +327,7 @@ def _side_by_side(
         own, count = squared_error(part)
         return own.detach(), count, torch.autograd.grad(own, weights, allow_unused=True)
 
-    error, cells = torch.zeros(()), torch.zeros(())
+    error, cells = torch.zeros(2)
     for own, count, found in side_by_side(gradient, parts):
         error, cells = error + own, cells + count
         for weight, more in zip(weights, found, strict=True):

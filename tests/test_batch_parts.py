@@ -11,8 +11,8 @@ PAPER = mae.preset("paper", 14)
 def test_a_cpu_takes_few_windows_at_a_time():
     "1024 windows would need more memory than most machines have; a small batch is one part"
     cpu = torch.device("cpu")
-    assert batch_parts.windows_at_a_time(PAPER, 1024, cpu) == 128
-    assert batch_parts.windows_at_a_time(PAPER, 300, cpu) == 100
+    assert batch_parts.windows_at_a_time(PAPER, 1024, cpu) == 64
+    assert batch_parts.windows_at_a_time(PAPER, 300, cpu) == 60
     assert batch_parts.windows_at_a_time(PAPER, 64, cpu) == 0
 
 
