@@ -5,13 +5,12 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
-from joblib import Parallel, delayed, parallel_config
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 
 from mpm import baselines
-from mpm.memory import processes_that_fit
 from mpm.metrics import Interval, mean_interval
+from mpm.workers import in_processes
 
 
 def leave_pair_out_auc(
@@ -53,7 +52,7 @@ def leave_pair_out_auc(
         Bootstrap draws of deposits.
     seed : int
     processes : int
-        Pairs worked on at a time, as of `memory.processes_that_fit`; changes no result.
+        Pairs worked on at a time, as of `workers.in_processes`; changes no result.
 
     Returns
     -------
@@ -78,12 +77,8 @@ def leave_pair_out_auc(
         for other in rng.choice(unlabeled, each, replace=False)
     ]
     won = partial(_won, place, deposit, fit_score, dead_cells)
-    if (processes := processes_that_fit(processes)) > 1:
-        with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
-            found = Parallel(batch_size=4)(delayed(won)(pair) for pair in held)
-    else:
-        found = [won(pair) for pair in held]
-    wins = np.reshape(found, (len(numbers), each))
+    pool = in_processes(won, [(pair,) for pair in held], processes, "pairs", ordered=True)
+    wins = np.reshape(list(pool), (len(numbers), each))
     possible = ~np.isnan(wins).all(axis=1)
     if not possible.any():
         return Interval(np.nan, np.nan, np.nan)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,7 @@ def pretrain_folds(
     split, config, settings, seed, preset, device
         As of `pretrain_fold`.
     processes : int
-        Folds at a time, as of `workers.in_processes`; on a GPU one.
+        Folds at a time, as of `workers.in_processes`.
 
     Yields
     ------
@@ -214,10 +215,11 @@ def pretrain_folds(
     text : str
         The same in a line.
     """
-    shared = (study, split, config, settings, seed, preset, str(device))
-    jobs = [(*shared, *run) for run in split.runs()]
-    processes = processes if torch.device(device).type == "cpu" else 1
-    yield from in_processes(_pretrain, jobs, processes, "pretraining", ordered=True)
+    what = (study, split, config, settings)
+    work = partial(_pretrain, *what, seed=seed, preset=preset, device=device)
+    yield from in_processes(
+        work, split.runs(), processes, "pretraining", ordered=True, device=device
+    )
 
 
 def _pretrain(
@@ -225,15 +227,13 @@ def _pretrain(
     split: SplitSettings,
     config: mae.MAEConfig,
     settings: PretrainSettings,
-    seed: int,
-    preset: str,
-    device: str,
     kind: str,
     number: int,
+    **way: Any,
 ) -> tuple[str, pd.DataFrame, str]:
     started = time.perf_counter()
     what = (study, datacube.read_cubes(study), split, kind, number, config, settings)
-    fold, history = pretrain_fold(*what, seed=seed, preset=preset, device=device)
+    fold, history = pretrain_fold(*what, **way)
     return f"{kind} {number}", history, line(fold, history, time.perf_counter() - started)
 
 

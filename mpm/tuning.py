@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -21,26 +22,18 @@ class Tuned(NamedTuple):
 
     Attributes
     ----------
-    split, fold, member
-        Name of the split, number of the fold, and of the network that draws the map together with
-        others, from 0.
+    name : str
+        Split, fold, and which of several networks that draw the map together.
     fitted : Fitted
     rows : DataFrame
         Predictions of the fold's test cells, as of `mapping.table`; empty if it has none.
     seconds : float
     """
 
-    split: str
-    fold: int
-    member: int
+    name: str
     fitted: Fitted
     rows: pd.DataFrame
     seconds: float
-
-    @property
-    def name(self) -> str:
-        """Split, fold and member in words."""
-        return f"{self.split} {self.fold}" + (f", member {self.member}" if self.member else "")
 
 
 def tune_folds(
@@ -72,21 +65,21 @@ def tune_folds(
         Networks trained on all deposits, which draw the map together.
     device : torch.device or str
     processes : int
-        Folds at a time, as of `workers.in_processes`; on a GPU one.
+        Folds at a time, as of `workers.in_processes`.
 
     Yields
     ------
     Tuned
         In the order of `split.runs()`.
     """
-    shared = (study, target, split, settings, samples, seed, str(device))
+    what = (study, target, split, settings, seed)
+    work = partial(_tune, *what, samples=samples, device=torch.device(device))
     jobs = [
-        (*shared, kind, number, member)
+        (kind, number, member)
         for kind, number in split.runs()
         for member in range(ensemble if kind == "final" else 1)
     ]
-    processes = processes if torch.device(device).type == "cpu" else 1
-    yield from in_processes(_tune, jobs, processes, "fine-tuning", ordered=True)
+    yield from in_processes(work, jobs, processes, "fine-tuning", ordered=True, device=device)
 
 
 def _tune(
@@ -94,12 +87,11 @@ def _tune(
     target: str,
     split: SplitSettings,
     settings: FineTuneSettings,
-    samples: int,
     seed: int,
-    device: str,
     kind: str,
     number: int,
     member: int,
+    **way: Any,
 ) -> Tuned:
     started = time.perf_counter()
     cubes = datacube.read_cubes(study)
@@ -112,8 +104,8 @@ def _tune(
         positive,
         deposit,
         settings,
-        samples=samples,
         seed=seed + member,
-        device=torch.device(device),
+        **way,
     )
-    return Tuned(kind, number, member, fitted, rows, time.perf_counter() - started)
+    name = f"{kind} {number}" + (f", member {member}" if member else "")
+    return Tuned(name, fitted, rows, time.perf_counter() - started)

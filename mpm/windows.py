@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,7 @@ class Windows:
         self, index: np.ndarray | Tensor, size: int, *, label: str | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Gather windows (n, layers, size, size) by batches, under a bar if `label` names it."""
-        hidden = label is None or artefacts.quiet()
-        for start in tqdm(range(0, len(index), size), desc=label, disable=hidden, leave=False):
-            yield self.gather(index[start : start + size])
+        return self._by_batch(map, lambda *part: part, index, size, label)
 
     def map(
         self,
@@ -97,12 +94,20 @@ class Windows:
         index, size, label
             As for `batches`.
         """
-        if self.canvas.device.type != "cpu":
-            yield from starmap(work, self.batches(index, size, label=label))
-            return
+        way = side_by_side if self.canvas.device.type == "cpu" else map
+        return self._by_batch(way, work, index, size, label)
+
+    def _by_batch(
+        self,
+        way: Callable,
+        work: Callable,
+        index: np.ndarray | Tensor,
+        size: int,
+        label: str | None,
+    ) -> Iterator[Any]:
         hidden = label is None or artefacts.quiet()
         starts = range(0, len(index), size)
-        made = side_by_side(lambda start: work(*self.gather(index[start : start + size])), starts)
+        made = way(lambda start: work(*self.gather(index[start : start + size])), starts)
         yield from tqdm(made, label, len(starts), disable=hidden, leave=False)
 
     def centres(self, index: np.ndarray | None = None) -> np.ndarray:

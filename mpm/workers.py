@@ -16,7 +16,13 @@ from mpm.memory import give_memory_back, processes_that_fit
 
 
 def in_processes(
-    work: Callable, jobs: Sequence[tuple], processes: int, label: str, *, ordered: bool = False
+    work: Callable,
+    jobs: Sequence[tuple],
+    processes: int,
+    label: str,
+    *,
+    ordered: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Any]:
     """Yield `work(*job)` of all jobs, done in processes of one thread each, under a progress line.
 
@@ -25,7 +31,7 @@ def in_processes(
     Parameters
     ----------
     work : function
-        Of a module that the processes can import.
+        Of a module that the processes can import; `functools.partial` of one will do.
     jobs : sequence of tuple
     processes : int
         At a time, as of `memory.processes_that_fit`. One job after another is done here.
@@ -33,10 +39,13 @@ def in_processes(
         Of the line.
     ordered : bool
         Results come in the order of the jobs; else each as soon as it is there.
+    device : torch.device or str
+        On a GPU one job is done after another.
     """
     # a process that grew is replaced, and its job done by another: nothing that a reader must know
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
     processes = min(processes_that_fit(processes), len(jobs))
+    processes = processes if torch.device(device).type == "cpu" else 1
     if processes > 1:
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
             # a job at a time: the next one goes to the process that is free first
