@@ -12,6 +12,7 @@ import pandas as pd
 import rioxarray  # noqa: F401  (adds the .rio accessor)
 import xarray as xr
 import zarr
+from numcodecs import Zstd
 from rasterio.enums import Resampling
 
 from mpm import align, artefacts
@@ -22,6 +23,7 @@ from mpm.study import Study
 
 MIN_OBSERVED = 0.5  # share of evidence layers that a valid cell must have
 STORED = 1024  # cells along a stored chunk of a cube that was in memory
+CODEC = Zstd(level=1, checksum=True)  # Blosc, the default, reads on behind a chunk cut short
 _WHOLE = "every chunk is stored"  # attribute of what `write` wrote
 _BROKEN = (KeyError, ValueError, OSError, RuntimeError)  # Runtime: a broken chunk
 
@@ -165,12 +167,12 @@ def write(cube: xr.Dataset, place: Path) -> None:
     for name in cube.variables:
         if cube[name].dtype.kind in "OT" or cube[name].dtype.name == "str":
             cube[name] = cube[name].astype(str).astype("U")
-        cube[name].encoding = {}
+        cube[name].encoding = {"compressors": [CODEC]}
         if cube[name].ndim > 1:
             tile = _stored(cube[name])
             if cube[name].chunks is not None:
                 cube[name] = cube[name].chunk(tile)
-            cube[name].encoding = {"chunks": tuple(tile.values())}
+            cube[name].encoding["chunks"] = tuple(tile.values())
     with artefacts.atomic(Path(place).absolute()) as fresh, _threads(cube):
         # every chunk, the empty ones too: one that is gone is seen to be
         cube.attrs[_WHOLE] = "yes"

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from mpm import artefacts, hexagons, lawley_table, places
+from mpm import artefacts, datacube, hexagons, lawley_table, places
 from mpm.lawley_facts import TEXT, facts, features, schema
 
 TILE = 1024  # rows and columns of a raster cube's chunk
@@ -236,7 +236,8 @@ def _write_empty(layers: pd.DataFrame, cells: xr.DataArray, place: Path, contine
         "references": known["paper"],
         "method": METHOD,
     }
-    encoding = {"evidence": {"_FillValue": np.float32(np.nan), "chunks": chunks}}
+    encoding: dict = {name: {"compressors": [datacube.CODEC]} for name in cube.variables}
+    encoding["evidence"] |= {"_FillValue": np.float32(np.nan), "chunks": chunks}
     cube.to_zarr(place, compute=False, zarr_format=2, consolidated=True, encoding=encoding)
 
 

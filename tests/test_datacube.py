@@ -263,6 +263,13 @@ def scrambled_chunk(place):
     (place / "evidence" / "0.0.0").write_bytes(bytes(range(256)))
 
 
+def flipped_bit(place):
+    path = place / "evidence" / "0.0.0"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def not_a_folder(place):
     for path in sorted(place.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -271,7 +278,8 @@ def not_a_folder(place):
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_metadata, no_metadata, cut_chunk, scrambled_chunk, not_a_folder]
+    "damage",
+    [cut_metadata, no_metadata, cut_chunk, scrambled_chunk, flipped_bit, not_a_folder],
 )
 def test_damaged_cube_says_which_notebook_to_run_again(cube, tmp_path, damage):
     datacube.write(cube, tmp_path / "here.zarr")
