@@ -1,5 +1,6 @@
 """The convolutional rival: a ResNet-18 on windows, trained as the transformers are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,12 @@ class ConvEncoder(nn.Module):
     def __init__(self, config: ConvConfig):
         super().__init__()
         self.config = config
-        self.net = resnet18(2 * config.layers, config.stage)
+        # a pixel's channels side by side in memory: a third faster on a CPU
+        self.net = resnet18(2 * config.layers, config.stage).to(memory_format=torch.channels_last)
 
-    def forward(self, values: Tensor, observed: Tensor) -> Tensor:
+    def forward(
+        self, values: Tensor, observed: Tensor, *, only: Sequence[int] | None = None
+    ) -> Tensor:
         """Encode windows.
 
         Parameters
@@ -64,14 +68,19 @@ class ConvEncoder(nn.Module):
             Standardised evidence, 0 where missing.
         observed : Tensor (N, C, H, W)
             bool.
+        only : sequence of int, optional
+            Tokens that are read.
 
         Returns
         -------
         Tensor (N, 1 + tokens, width)
-            First the mean over all places, on which a ResNet classifies, then the places.
+            First the mean over all places, on which a ResNet classifies, then the places; or
+            (N, len(only), width).
         """
-        places = self.net(torch.cat([values, (~observed).to(values.dtype)], dim=1)).flatten(2)
-        return torch.cat([places.mean(dim=2, keepdim=True), places], dim=2).transpose(1, 2)
+        both = torch.cat([values, (~observed).to(values.dtype)], dim=1)
+        places = self.net(both.contiguous(memory_format=torch.channels_last)).flatten(2)
+        tokens = torch.cat([places.mean(dim=2, keepdim=True), places], dim=2).transpose(1, 2)
+        return tokens if only is None else tokens[:, only]
 
 
 def build(config: ConvConfig, seed: int) -> ConvEncoder:

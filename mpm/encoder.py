@@ -1,5 +1,6 @@
 """The encoder: a Vision Transformer on patches of evidence layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from mpm import masking
 from mpm.masking import Mask
@@ -136,7 +138,13 @@ class Encoder(nn.Module):
         nn.init.trunc_normal_(self.cls, std=0.02)
         nn.init.zeros_(self.missing.weight)
 
-    def forward(self, values: Tensor, observed: Tensor, mask: Mask | None = None) -> Tensor:
+    def forward(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        mask: Mask | None = None,
+        only: Sequence[int] | None = None,
+    ) -> Tensor:
         """Encode windows.
 
         Parameters
@@ -147,16 +155,24 @@ class Encoder(nn.Module):
             bool, or the share that is observed, 0 to 1, between two windows of unlike gaps.
         mask : Mask, optional
             What is hidden; nothing by default.
+        only : sequence of int, optional
+            Tokens that are read: the last block works out no others.
 
         Returns
         -------
         Tensor (N, 1 + kept, width)
-            CLS first.
+            CLS first; or (N, len(only), width).
         """
         size = self.config.patch
-        return self.encode(patchify(values, size), patchify(observed, size), mask)
+        return self.encode(patchify(values, size), patchify(observed, size), mask, only)
 
-    def encode(self, patches: Tensor, seen: Tensor, mask: Mask | None = None) -> Tensor:
+    def encode(
+        self,
+        patches: Tensor,
+        seen: Tensor,
+        mask: Mask | None = None,
+        only: Sequence[int] | None = None,
+    ) -> Tensor:
         """Encode windows that are cut into patches already: (N, L, C*patch*patch), as `forward`."""
         position = self.position.expand(len(patches), -1, -1)
         patches, seen = self.shown(patches, seen, mask)
@@ -165,9 +181,10 @@ class Encoder(nn.Module):
         gaps = 1 - seen.to(patches.dtype).mean(dim=3)  # (N, kept, C), share of missing cells
         tokens = self.values(self._inputs(patches, seen)) + position + self.missing(gaps)
         tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
-        for block in self.blocks:
+        *others, last = self.blocks or [nn.Identity()]
+        for block in others:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(last(tokens) if only is None else _of_some(last, tokens, only))
 
     def shown(self, patches: Tensor, seen: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
         """Return what a mask leaves of patches: values, and (N, kept, C, patch*patch) observed."""
@@ -212,6 +229,19 @@ def visible_mean(patches: Tensor, seen: Tensor) -> Tensor:
     """
     total = patches.unflatten(2, seen.shape[2:]).sum(dim=(1, 3))
     return total / seen.sum(dim=(1, 3)).clamp(min=1)
+
+
+def _of_some(block: Any, tokens: Tensor, only: Sequence[int]) -> Tensor:
+    """Return what a block makes of some tokens (N, L, width), which see all: (N, some, width)."""
+    attention, kept, seen = block.attn, tokens[:, only], block.norm1(tokens)
+    ask, *told = attention.qkv.weight.chunk(3)
+    queries, keys, values = (
+        linear(given, weight).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+        for given, weight in ((seen[:, only], ask), *((seen, weight) for weight in told))
+    )
+    read = scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
+    kept = kept + attention.proj(read)
+    return kept + block.mlp(block.norm2(kept))
 
 
 def blocks(width: int, depth: int, heads: int) -> nn.ModuleList:

@@ -56,7 +56,7 @@ class Mask(NamedTuple):
 def draw(
     n: int,
     tokens: int,
-    generator: torch.Generator,
+    generator: torch.Generator | int,
     *,
     task: str = "patches",
     ratio: float = 0.75,
@@ -71,8 +71,8 @@ def draw(
         Windows.
     tokens : int
         Patches of a window.
-    generator : torch.Generator
-        On the CPU.
+    generator : torch.Generator or int
+        On the CPU; or the seed of a fresh one.
     task : {"patches", "layers", "both", "apart"}
         "patches": a share of the patches, in all layers (He et al. 2022; the paper). "layers": a
         share of the layers, in all patches. "both": the two together. "apart": a share of the
@@ -89,6 +89,8 @@ def draw(
     -------
     Mask
     """
+    if isinstance(generator, int):
+        generator = torch.Generator().manual_seed(generator)
     if task == "patches":
         visible = random_masking(n, tokens, ratio, generator)
         return Mask(visible, torch.zeros(*visible.shape, 0, dtype=torch.bool))

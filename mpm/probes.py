@@ -22,6 +22,7 @@ Head = Literal["probe", "full", "last", "frozen"]
 # what a choice of fine-tuning changes of its preset's settings
 CHOICES: dict[str, dict[str, Any]] = {
     PRESET: {},
+    "as published": {"quantiles": (0.75, 1.0), "view": "cls"},
     "negatives from the top quarter": {"quantiles": (0.75, 1.0)},
     "negatives from the top three quarters": {"quantiles": (0.25, 1.0)},
     "negatives at random": {"negatives": "random"},

@@ -24,9 +24,11 @@ from mpm.pu_selection import choose_negatives, embed
 from mpm.windows import Windows, make_windows
 
 TINY = tiny(depth=2)
+# what tells the classes apart lies at the centre, which the head sees at once
 SETTINGS = FineTuneSettings(
-    steps=100, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False
-)
+    steps=100, batch=16, rate=1e-2, backbone_rate=2e-3, dropout=0.2, every=20, augment=False,
+    view="cls+mean+centre",
+)  # fmt: skip
 SHORT = replace(SETTINGS, steps=6, every=3)
 CPU = torch.device("cpu")
 
@@ -155,7 +157,7 @@ def test_a_frozen_backbone_runs_once_a_cell(toy, monkeypatch, augment, trained_o
     monkeypatch.setattr(
         mae.Encoder,
         "forward",
-        lambda self, *given: counts.append(len(given[0])) or real(self, *given),
+        lambda self, *given, **only: counts.append(len(given[0])) or real(self, *given, **only),
     )
     toy.tune(replace(SETTINGS, train="frozen", augment=augment, steps=20, every=2))
     assert len(toy.positives) + len(toy.negatives) == len(toy.validation) == 240
@@ -505,8 +507,25 @@ def test_the_view_chooses_tokens():
         tokens = encoder(values, observed)
         both = Classifier(encoder, view="centre+cls").features(values, observed)
         mean = Classifier(encoder, view="mean").features(values, observed)
-    assert torch.equal(both, torch.cat([tokens[:, 1 + 4], tokens[:, 0]], dim=1))
+    torch.testing.assert_close(both, torch.cat([tokens[:, 1 + 4], tokens[:, 0]], dim=1))
     torch.testing.assert_close(mean, tokens[:, 1:].mean(dim=1))
+
+
+@pytest.mark.parametrize("view", ["cls", "centre+cls"])
+def test_tokens_that_the_head_does_not_read_cost_nothing_and_change_nothing(view):
+    "The last block works out those that are read: features and gradients as of all tokens"
+    model = Classifier(mae.build(TINY, seed=0).encoder.double(), view=view).double()
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 2, 9, 9, generator=draw, dtype=torch.float64)
+    observed = torch.rand(3, 2, 9, 9, generator=draw) > 0.2
+    few = model.features(values, observed)
+    tokens = model.encoder(values, observed)
+    places = [{"cls": 0, "centre": 1 + 4}[name] for name in view.split("+")]
+    every = torch.cat([tokens[:, place] for place in places], dim=1)
+    torch.testing.assert_close(few, every)
+    weights = list(model.encoder.parameters())
+    found, expected = (torch.autograd.grad(made.square().sum(), weights) for made in (few, every))
+    torch.testing.assert_close(found, expected)
 
 
 def test_embedding_is_the_mean_token_of_any_batch(toy):

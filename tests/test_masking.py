@@ -81,6 +81,8 @@ def test_the_seed_decides_the_mask(task):
         return masking.draw(8, 9, seeded(seed), task=task, units=(0, 1, 2)).hidden(9, 3)
 
     assert torch.equal(drawn(3), drawn(3))
+    alone = masking.draw(8, 9, 3, task=task, units=(0, 1, 2))
+    assert torch.equal(alone.hidden(9, 3), drawn(3))
     assert not torch.equal(drawn(3), drawn(4))
     mask = masking.draw(8, 9, seeded(3), task=task, units=(0, 1, 2))
     index = torch.tensor([5, 1])

@@ -84,6 +84,9 @@ def test_choices_change_what_they_say_of_the_preset_and_no_more():
     assert not probes.tuning("frozen", probes.PRESET, "demo").augment
     top = probes.tuning("full", "negatives from the top quarter", "demo")
     assert (top.quantiles, replace(top, quantiles=preset.quantiles)) == ((0.75, 1.0), preset)
+    published = fine_tuning.FINE_TUNE_PRESETS["paper"]
+    assert (published.view, published.quantiles) == ("cls", (0.75, 1.0))
+    assert probes.tuning("full", "as published", "paper") == published
     for choice in probes.CHOICES:
         probes.tuning("last", choice, "paper")
     with pytest.raises(ValueError, match="no choice is called 'x'; there are as the preset, neg"):
