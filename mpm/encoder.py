@@ -173,7 +173,15 @@ class Encoder(nn.Module):
         mask: Mask | None = None,
         only: Sequence[int] | None = None,
     ) -> Tensor:
-        """Encode windows that are cut into patches already: (N, L, C*patch*patch), as `forward`."""
+        """Encode windows that are cut into patches already, as `forward` does.
+
+        Parameters
+        ----------
+        patches, seen : Tensor (N, L, C*patch*patch)
+            Values, and where they are observed, as of `patchify`.
+        mask, only
+            As for `forward`.
+        """
         position = self.position.expand(len(patches), -1, -1)
         patches, seen = self.shown(patches, seen, mask)
         if mask is not None:

@@ -89,5 +89,5 @@ def test_choices_change_what_they_say_of_the_preset_and_no_more():
     assert probes.tuning("full", "as published", "paper") == published
     for choice in probes.CHOICES:
         probes.tuning("last", choice, "paper")
-    with pytest.raises(ValueError, match="no choice is called 'x'; there are as the preset, as published"):
+    with pytest.raises(ValueError, match="no choice is called 'x'; there are as the preset, as p"):
         probes.tuning("full", "x", "demo")
