@@ -40,14 +40,15 @@ class Classifier(nn.Module):
 
     def features(self, values: Tensor, observed: Tensor) -> Tensor:
         """Return what the head sees of windows (N, C, H, W): (N, features)."""
-        names, centre = self.view.split("+"), 1 + self.encoder.config.tokens // 2
-        if "mean" in names:
-            tokens = self.encoder(values, observed)
-            places = {"cls": 0, "centre": centre}
-            parts = [tokens[:, places[k]] if k in places else tokens[:, 1:].mean(1) for k in names]
-            return torch.cat(parts, dim=1)
-        only = [0 if name == "cls" else centre for name in names]
-        return self.encoder(values, observed, only=only).flatten(1)
+        names = self.view.split("+")
+        places = {"cls": 0, "centre": 1 + self.encoder.config.tokens // 2}
+        if "mean" not in names:  # the others need not be worked out
+            only = [places[name] for name in names]
+            return self.encoder(values, observed, only=only).flatten(1)
+        tokens = self.encoder(values, observed)
+        parts = {name: tokens[:, place] for name, place in places.items()}
+        parts["mean"] = tokens[:, 1:].mean(dim=1)
+        return torch.cat([parts[name] for name in names], dim=1)
 
     def forward(self, values: Tensor, observed: Tensor) -> Tensor:
         """Return the calibrated logit of windows (N, C, H, W): (N,)."""

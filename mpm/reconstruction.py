@@ -68,8 +68,7 @@ def fill(
     values, observed = windows.gather(index)
     config = model.config
     # whole patches, whatever the network was trained on: the fills need something to go on
-    generator = torch.Generator().manual_seed(seed)
-    mask = masking.draw(len(index), config.tokens, generator, ratio=config.mask_ratio)
+    mask = masking.draw(len(index), config.tokens, seed, ratio=config.mask_ratio)
     hidden = mae.masked_cells(mask, config)
     fills = {
         "MAE": model(values, observed, mask),

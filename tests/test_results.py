@@ -120,7 +120,7 @@ def test_what_the_readme_says_of_the_demo_is_so():
 
 
 def test_what_pretraining_adds_is_what_the_comparisons_hold():
-    "Random and pretrained weights under blocks, and no gain whose interval leaves zero out"
+    "Random and pretrained weights under blocks, and which gains leave zero out of their interval"
     assert results._put(REST, "real", results.of_real(), results.REST) == REST
     rows = table_of(REST, "real")
     assert [row[0] for row in rows] == [
